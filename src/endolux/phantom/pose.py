@@ -1,0 +1,106 @@
+"""Where the scope is held: single views and smooth paths along a centreline."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from endolux.phantom.lumen import Centreline
+
+Pose = npt.NDArray[np.float64]
+"""4 x 4 camera-to-world, millimetres, OpenCV axes."""
+
+
+def sample_pose(rng: np.random.Generator, line: Centreline) -> Pose:
+    """One view: somewhere in the lumen, looking mostly along it, sometimes at the wall."""
+    count = len(line.points)
+    at = int(rng.uniform(0.05, 0.95) * count)
+    forward = 1.0 if rng.random() < 0.5 else -1.0
+    reach = 0.75 * float(line.radius_mm[at]) * np.sqrt(rng.uniform(0, 1))
+    angle = rng.uniform(0, 2 * np.pi)
+    tilt = abs(rng.normal(0.0, 0.4)) if rng.random() < 0.75 else rng.uniform(0.4, 1.7)
+    return look_along(
+        line,
+        at=float(at),
+        offset_mm=(reach * float(np.cos(angle)), reach * float(np.sin(angle))),
+        forward=forward,
+        tilt=float(tilt),
+        azimuth=float(rng.uniform(0, 2 * np.pi)),
+        roll=float(rng.uniform(0, 2 * np.pi)),
+    )
+
+
+def look_along(
+    line: Centreline,
+    *,
+    at: float,
+    offset_mm: tuple[float, float],
+    forward: float,
+    tilt: float,
+    azimuth: float,
+    roll: float,
+) -> Pose:
+    """The pose at sample ``at`` of the centreline.
+
+    Args:
+        line: centreline.
+        at: fractional sample number.
+        offset_mm: displacement along the two normals of the centreline's frame.
+        forward: 1 looks towards growing ``at``, -1 back.
+        tilt: angle between view and tangent, radians.
+        azimuth: direction of the tilt around the tangent, radians.
+        roll: rotation about the viewing axis, radians.
+    """
+    low = int(np.clip(np.floor(at), 0, len(line.points) - 2))
+    share = at - low
+    point = (1 - share) * line.points[low] + share * line.points[low + 1]
+    frame = (1 - share) * line.frames[low].astype(np.float64) + share * line.frames[low + 1]
+    first = frame[:, 0] / np.linalg.norm(frame[:, 0])
+    tangent = frame[:, 2] - first * (frame[:, 2] @ first)
+    tangent /= np.linalg.norm(tangent)
+    second = np.cross(tangent, first)
+    position = point + offset_mm[0] * first + offset_mm[1] * second
+    across = np.cos(azimuth) * first + np.sin(azimuth) * second
+    view = np.cos(tilt) * forward * tangent + np.sin(tilt) * across
+    helper = second if abs(view @ second) < 0.9 else first
+    right = np.cross(helper, view)
+    right /= np.linalg.norm(right)
+    down = np.cross(view, right)
+    pose = np.eye(4)
+    pose[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
+    pose[:3, 1] = -np.sin(roll) * right + np.cos(roll) * down
+    pose[:3, 2] = view
+    pose[:3, 3] = position
+    return pose
+
+
+def withdrawal_path(rng: np.random.Generator, line: Centreline, *, frames: int, fps: float) -> list[Pose]:
+    """A smooth withdrawal: slow travel, small sway, slow turning."""
+    count = len(line.points)
+    speed_mm_s = rng.uniform(6.0, 14.0)
+    travel = min(speed_mm_s * frames / fps / line.step_mm, 0.75 * count)
+    start = rng.uniform(0.15 * count + travel, 0.9 * count) if 0.15 * count + travel < 0.9 * count else 0.9 * count
+    time = np.arange(frames) / fps
+
+    def wave(size: float, period_s: float) -> npt.NDArray[np.float64]:
+        phases = rng.uniform(0, 2 * np.pi, 3)
+        waves = [np.sin(2 * np.pi * time / (period_s / (k + 1)) + phases[k]) / (k + 1) for k in range(3)]
+        return np.asarray(size * np.sum(waves, axis=0))
+
+    at = start - travel * time / max(time[-1], 1e-9) + wave(1.5, 5.0) / line.step_mm
+    reach = 0.35 * float(np.median(line.radius_mm))
+    x, y = wave(reach * 0.6, 7.0), wave(reach * 0.6, 9.0)
+    tilt, azimuth = 0.18 + wave(0.12, 6.0), wave(1.0, 11.0) + rng.uniform(0, 2 * np.pi)
+    roll = wave(0.25, 13.0)
+    return [
+        look_along(
+            line,
+            at=float(np.clip(at[k], 2, count - 3)),
+            offset_mm=(float(x[k]), float(y[k])),
+            forward=1.0,
+            tilt=float(tilt[k]),
+            azimuth=float(azimuth[k]),
+            roll=float(roll[k]),
+        )
+        for k in range(frames)
+    ]

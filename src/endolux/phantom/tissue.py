@@ -1,0 +1,147 @@
+"""Surface textures: colour, wetness and relief of mucosa."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from endolux.phantom.fields import fractal_field, smooth_field
+from endolux.phantom.vessels import vessel_map
+
+# Linear-light RGB of mucosa under white light, of silicone phantoms and of rendered data sets: (base, spread).
+_PALETTES: dict[str, tuple[tuple[float, float, float], float]] = {
+    "pink": ((0.72, 0.33, 0.28), 0.12),
+    "red": ((0.60, 0.20, 0.15), 0.12),
+    "pale": ((0.80, 0.58, 0.50), 0.10),
+    "orange": ((0.80, 0.42, 0.20), 0.12),
+    "yellow": ((0.85, 0.62, 0.32), 0.10),
+    "grey": ((0.50, 0.48, 0.50), 0.10),
+    "brown": ((0.42, 0.26, 0.15), 0.10),
+    "ashen": ((0.40, 0.43, 0.47), 0.08),
+    "narrow-band": ((0.35, 0.50, 0.45), 0.12),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tissue:
+    """Textures over one surface, periodic in both axes.
+
+    Attributes:
+        albedo: rows x columns x 3 float32, linear RGB in [0, 1].
+        height_mm: rows x columns float32 relief.
+        roughness: rows x columns float32 GGX roughness.
+        detail: tile x tile float32 fine relief of unit deviation, repeated every ``detail_mm``.
+        detail_mm: side of the repeated tile.
+        detail_height_mm: amplitude of the fine relief.
+        detail_albedo: relative amplitude of the fine mottling.
+        size_mm: what the texture spans along rows and columns.
+        specular: strength of the wet layer (reflectance at normal incidence).
+        palette: name of the colour family.
+    """
+
+    albedo: npt.NDArray[np.float32]
+    height_mm: npt.NDArray[np.float32]
+    roughness: npt.NDArray[np.float32]
+    detail: npt.NDArray[np.float32]
+    detail_mm: float
+    detail_height_mm: float
+    detail_albedo: float
+    size_mm: tuple[float, float]
+    specular: float
+    palette: str
+
+
+def sample_tissue(
+    rng: np.random.Generator, *, shape: tuple[int, int], texel_mm: tuple[float, float], smooth: bool = False
+) -> Tissue:
+    """Draw the look of one mucosa.
+
+    Args:
+        rng: source of randomness.
+        shape: rows (along the lumen) and columns (around it) of the texture.
+        texel_mm: size of a texel along rows and columns in millimetres.
+        smooth: silicone-like: hardly any vessels or mottling.
+
+    Example:
+        >>> import numpy as np
+        >>> sample_tissue(np.random.default_rng(0), shape=(64, 32), texel_mm=(1.0, 1.0)).albedo.shape
+        (64, 32, 3)
+    """
+    palette = str(rng.choice(list(_PALETTES), p=[0.23, 0.15, 0.12, 0.13, 0.10, 0.08, 0.07, 0.08, 0.04]))
+    base, spread = _PALETTES[palette]
+    colour = np.asarray(base) * np.exp(rng.normal(0, spread, 3)) * rng.uniform(0.6, 1.1)
+    # Power on the ratios: between washed out and strongly saturated versions of the same hue.
+    peak = colour.max()
+    colour = np.clip(peak * (colour / peak) ** rng.uniform(0.6, 1.9), 0.03, 0.95)
+
+    def field(length_mm: float, octaves: int) -> npt.NDArray[np.float32]:
+        return fractal_field(rng, shape, scale=(length_mm / texel_mm[0], length_mm / texel_mm[1]), octaves=octaves)
+
+    albedo = np.broadcast_to(colour.astype(np.float32), (*shape, 3)).copy()
+    mottling = rng.uniform(0.0, 0.06) if smooth else rng.uniform(0.02, 0.22)
+    albedo *= np.exp(np.float32(mottling) * field(rng.uniform(4, 25), 4))[..., None]
+    # A second, slower field shifts the hue between reddish and pale.
+    hue = np.tanh(field(rng.uniform(10, 50), 3))[..., None] * np.float32(mottling * rng.uniform(0.3, 1.2))
+    albedo *= np.exp(hue * np.array([0.25, -1.0, -1.0], np.float32))
+    vessels = np.zeros(shape, np.float32)
+    if not smooth or rng.random() < 0.2:
+        strength = rng.choice((0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.3)), p=(0.25, 0.40, 0.35))
+        if strength > 0:
+            vessels = vessel_map(
+                rng,
+                shape,
+                trees=int(rng.integers(6, 50)),
+                trunk_px=rng.uniform(0.4, 1.6) / texel_mm[0],
+                wiggle=rng.uniform(0.08, 0.35),
+            )
+            vessels = cv2.GaussianBlur(vessels, (0, 0), rng.uniform(0.5, 1.2), borderType=cv2.BORDER_REFLECT)
+            blood = np.array([-0.35, -1.1, -1.0], np.float32) * rng.uniform(0.5, 1.2)
+            if palette == "narrow-band":
+                blood = np.array([-0.9, -0.8, -0.4], np.float32)
+            albedo *= np.exp(np.float32(strength) * vessels[..., None] * blood)
+    if not smooth:
+        _patches(rng, albedo, field(rng.uniform(6, 20), 3), field(rng.uniform(5, 15), 4))
+    relief = field(rng.uniform(2.5, 9.0), 3) * np.float32(rng.uniform(0.02, 0.14))
+    if rng.random() < 0.35:
+        relief += _areae(rng, shape, texel_mm) * np.float32(rng.uniform(0.05, 0.25))
+    relief += vessels * np.float32(rng.uniform(0.0, 0.08))
+    roughness = np.float32(rng.uniform(0.10, 0.42)) * np.exp(np.float32(0.25) * field(8.0, 2))
+    return Tissue(
+        albedo=np.clip(albedo, 0.01, 0.97),
+        height_mm=relief.astype(np.float32),
+        roughness=np.clip(roughness, 0.06, 0.8).astype(np.float32),
+        detail=fractal_field(rng, (256, 256), scale=(12.0, 12.0), octaves=4, gain=0.6),
+        detail_mm=float(rng.uniform(8.0, 18.0)),
+        detail_height_mm=float(rng.choice((0.0, rng.uniform(0.0, 0.02)))),
+        detail_albedo=float(rng.uniform(0.0, 0.02) if smooth else rng.uniform(0.0, 0.07)),
+        size_mm=(shape[0] * texel_mm[0], shape[1] * texel_mm[1]),
+        specular=float(rng.choice((0.0, rng.uniform(0.01, 0.03), rng.uniform(0.03, 0.08)), p=(0.12, 0.28, 0.6))),
+        palette=palette,
+    )
+
+
+def _patches(
+    rng: np.random.Generator,
+    albedo: npt.NDArray[np.float32],
+    where: npt.NDArray[np.float32],
+    stain: npt.NDArray[np.float32],
+) -> None:
+    """Inflamed or pale patches, and residue lying on the wall; colour only, no geometry."""
+    if rng.random() < 0.35:
+        cover = np.clip((where - rng.uniform(0.8, 2.0)) * 2.0, 0, 1)[..., None]
+        tint = np.array(((0.1, -0.8, -0.7), (0.2, 0.35, 0.3))[int(rng.integers(2))], np.float32)
+        albedo *= np.exp(cover * tint * np.float32(rng.uniform(0.4, 1.0)))
+    if rng.random() < 0.2:
+        cover = np.clip((stain - rng.uniform(1.3, 2.4)) * rng.uniform(1.5, 4.0), 0, 1)[..., None]
+        residue = np.array((0.5, 0.38, 0.10), np.float32) * np.float32(rng.uniform(0.4, 1.3))
+        albedo += cover * (residue - albedo)
+
+
+def _areae(rng: np.random.Generator, shape: tuple[int, int], texel_mm: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Cobblestone relief: ridged noise with cells of a few millimetres."""
+    length = rng.uniform(1.5, 5.0)
+    noise = smooth_field(rng, shape, scale=(length / texel_mm[0], length / texel_mm[1]))
+    return (np.minimum(np.abs(noise), 1.0) - 0.5).astype(np.float32)
