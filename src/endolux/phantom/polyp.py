@@ -60,8 +60,8 @@ def _body(
     first: npt.NDArray[np.floating] = np.cross(axis, helper)
     first /= np.linalg.norm(first)
     second = np.cross(axis, first)
-    lumps: npt.NDArray[np.floating] = smooth_field(rng, (2 * _LATITUDES, _LONGITUDES - 1), scale=(6.0, 12.0))[:_LATITUDES]
-    lumps = np.concatenate([lumps, lumps[:, :1]], axis=1) * np.sin(latitude) * rng.uniform(0.02, 0.10)
+    noise = smooth_field(rng, (2 * _LATITUDES, _LONGITUDES - 1), scale=(6.0, 12.0))[:_LATITUDES]
+    lumps = np.concatenate([noise, noise[:, :1]], axis=1) * np.sin(latitude) * rng.uniform(0.02, 0.10)
     swell = 1.0 + lumps
     local = np.stack(
         [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,8 +11,19 @@ from endolux.errors import missing_extra
 
 try:
     from numba import njit
-except ImportError as error:
-    raise missing_extra("numba", "phantom") from error
+except ImportError:
+
+    def njit(**_options: bool) -> Callable[[object], Callable[..., object]]:
+        """Stand-in that lets the module be imported and says what is missing when something is shaded."""
+
+        def decorate(_function: object) -> Callable[..., object]:
+            def refuse(*_arguments: object) -> object:
+                raise missing_extra("numba", "phantom")
+
+            return refuse
+
+        return decorate
+
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""Cameras, rays and alignment, as plain functions on arrays."""

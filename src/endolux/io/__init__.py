@@ -1,0 +1,1 @@
+"""Files and video to nouns, and back."""

@@ -1,0 +1,1 @@
+"""Bundled weights, one folder a model."""
