@@ -1,0 +1,1 @@
+"""From raw pixels to network input: content area, highlights, the one preprocessing function."""

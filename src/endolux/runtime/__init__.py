@@ -1,0 +1,1 @@
+"""Bundles, engines and prediction: what runs without torch."""

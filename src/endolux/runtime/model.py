@@ -1,0 +1,203 @@
+"""The model: frames in, depth maps out."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from endolux.prep.content_area import ContentArea, ContentAreaTracker, find_content_area
+from endolux.prep.network_input import NetworkInput, network_input, restore
+from endolux.runtime.bundles import DEFAULT_MODEL, load_bundle
+from endolux.runtime.engines import DEFAULT_ENGINE, Batch, Engine, create_engine
+from endolux.types import Bundle, DepthKind, DepthMap, FloatArray, Frame, MaskArray
+
+Other = TypeVar("Other")
+_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """A frame ready for the engine; ``source`` is None where nothing in it is valid."""
+
+    frame: Frame
+    valid: MaskArray
+    source: NetworkInput | None
+
+
+class Model:
+    """A bundle on an engine.
+
+    Attributes:
+        bundle: the bundle, hashes checked.
+        engine: what computes.
+
+    Example:
+        >>> model = load("repdepth-colon")  # doctest: +SKIP
+        >>> depth = model.predict(np.zeros((720, 1280, 3), np.uint8))  # doctest: +SKIP
+        >>> bool(depth.valid.any())  # a black frame has no depth  # doctest: +SKIP
+        False
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle = bundle
+        self.engine = engine
+
+    @property
+    def name(self) -> str:
+        """Name from the card."""
+        return self.bundle.name
+
+    @property
+    def kind(self) -> DepthKind:
+        """Meaning of the depth this model gives."""
+        return self.bundle.card.output.kind
+
+    def describe(self) -> dict[str, str | int]:
+        """What ``meta.json`` records: model, hash of its card, engine, its version, precision, threads."""
+        return {
+            "model": self.bundle.name,
+            "card_sha256": self.bundle.card_sha256,
+            "engine": self.engine.name,
+            "engine_version": self.engine.version,
+            "precision": self.engine.precision,
+            "threads": self.engine.threads,
+        }
+
+    def predict(self, frame: Frame | npt.NDArray[np.uint8], *, area: ContentArea | None = None) -> DepthMap:
+        """Depth of one image.
+
+        Args:
+            frame: a frame, or H x W x 3 uint8 RGB.
+            area: its content area; None means the frame's own mask, or else to find it.
+
+        Returns:
+            Depth at the size of the frame. Pixels outside the content area are invalid; in a black frame all are.
+
+        Raises:
+            UsageError: ``frame.shape`` for anything but H x W x 3 uint8.
+            DeviceError: ``device.memory``.
+        """
+        prepared = self._prepare(_as_frame(frame), area)
+        if prepared.source is None:
+            return self._finish(prepared, None)
+        return self._finish(prepared, self.engine.run(prepared.source.array)[0, 0])
+
+    def predict_batch(self, frames: Sequence[Frame | npt.NDArray[np.uint8]]) -> list[DepthMap]:
+        """Depth of several images, in their order; those that the network sees at one size are run together."""
+        prepared = [self._prepare(_as_frame(frame), None) for frame in frames]
+        groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
+        for index, item in enumerate(prepared):
+            if item.source is not None:
+                groups[item.source.array.shape].append(index)
+        outputs: dict[int, FloatArray] = {}
+        for indices in groups.values():
+            for start in range(0, len(indices), _BATCH):
+                chunk = indices[start : start + _BATCH]
+                values = self.engine.run(_joined([prepared[index].source for index in chunk]))
+                outputs.update(zip(chunk, values[:, 0], strict=True))
+        return [self._finish(item, outputs.get(index)) for index, item in enumerate(prepared)]
+
+    def stream(
+        self,
+        frames: Iterable[Frame | Other],
+        *,
+        clip: bool | None = None,
+        tracker: ContentAreaTracker | None = None,
+    ) -> Iterator[tuple[Frame, DepthMap] | Other]:
+        """Depth of one frame after the other, in constant memory.
+
+        Args:
+            frames: frames of a source; anything else in it (a ``Failure``) is passed on in its place.
+            clip: True: the frames are one clip with one content area, which is found once and tracked; False: unrelated
+                images. None decides by whether a frame has a time stamp.
+            tracker: a tracker to use for the clip, for instance one that starts from the area of an earlier run.
+
+        Yields:
+            The frame, with its valid mask filled in, and its depth.
+        """
+        tracked = tracker if tracker is not None else ContentAreaTracker()
+        for item in frames:
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            in_clip = clip if clip is not None else item.pts_s is not None or tracker is not None
+            area = tracked.update(item.image) if in_clip and item.valid is None else None
+            depth = self.predict(item, area=area)
+            yield dataclasses.replace(item, valid=depth.valid), depth
+
+    def _prepare(self, frame: Frame, area: ContentArea | None) -> _Prepared:
+        width, height = frame.size
+        spec = self.bundle.card.preprocessing
+        if area is None and frame.valid is not None:
+            source = network_input(frame.image, valid=frame.valid, spec=spec) if frame.valid.any() else None
+            return _Prepared(frame, frame.valid, source)
+        area = area if area is not None else find_content_area(frame.image)
+        valid = area.mask(width, height)
+        if area.shape == "none":
+            return _Prepared(frame, valid, None)
+        mask = None if area.is_plain else valid
+        box = area.scaled_bbox(width, height)
+        return _Prepared(frame, valid, network_input(frame.image, valid=mask, bbox=box, spec=spec))
+
+    def _finish(self, prepared: _Prepared, values: FloatArray | None) -> DepthMap:
+        width, height = prepared.frame.size
+        if prepared.source is None or values is None:
+            blank = np.zeros((height, width), np.float32)
+            return DepthMap(values=blank, kind=self.kind, valid=prepared.valid, camera=prepared.frame.camera)
+        valid = prepared.valid
+        if not np.isfinite(values).all():
+            # What is not a number stays invalid at full size, with every pixel it would be mixed into.
+            finite = np.isfinite(values)
+            spread = restore(finite.astype(np.float32), prepared.source)
+            valid = valid & (spread >= 1.0)
+            values = np.where(finite, values, np.float32(0)).astype(np.float32)
+        restored = restore(np.ascontiguousarray(values), prepared.source)
+        return DepthMap(values=restored, kind=self.kind, valid=valid, camera=prepared.frame.camera)
+
+
+def _joined(sources: Sequence[NetworkInput | None]) -> Batch:
+    arrays = [source.array for source in sources if source is not None]
+    whole = np.empty((len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
+    np.concatenate(arrays, out=whole)
+    return whole
+
+
+def _as_frame(frame: Frame | npt.NDArray[np.uint8]) -> Frame:
+    return frame if isinstance(frame, Frame) else Frame(image=np.asarray(frame))
+
+
+def load(
+    name: str | Path = DEFAULT_MODEL,
+    *,
+    engine: str = DEFAULT_ENGINE,
+    precision: str = "exact",
+    threads: int | None = None,
+) -> Model:
+    """Load a model: a name from ``endolux models ls`` or the folder of a bundle.
+
+    Args:
+        name: name or folder.
+        engine: "onnxruntime", or "openvino" with the extra of that name.
+        precision: "exact" (float32) or "fast" (the engine chooses).
+        threads: number of threads; None means every core this process may use.
+
+    Raises:
+        ModelError: no such model, a damaged or unsuitable bundle.
+        UsageError: unknown engine or precision.
+        MissingExtraError: the engine is not installed.
+
+    Example:
+        >>> load("no-such-model")
+        Traceback (most recent call last):
+        ...
+        endolux.errors.ModelError: error[model.missing]: No model 'no-such-model'
+        ...
+    """
+    bundle = load_bundle(name)
+    return Model(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))
