@@ -1,0 +1,90 @@
+"""``endolux export``: a training run to a bundle that runs without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from cyclopts import App, Parameter
+
+from endolux.cli import render
+from endolux.errors import UsageError, from_os_error, missing_extra
+
+JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
+
+
+def register(app: App) -> None:
+    """Add the verb."""
+    app.command(export, name="export")
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    name: str | None = None,
+    card: Path | None = None,
+    size: str = "320x256",
+    as_json: JsonFlag = False,
+) -> int:
+    """Write the averaged weights of a run as a bundle, and check it against torch.
+
+    Args:
+        run: folder of a run or of one of its checkpoints.
+        output: folder of the bundle; must not exist.
+        name: of the bundle; the name of its folder by default.
+        card: YAML file with the words of the card: summary, trained_on, intended_use, limits, licence, ...
+        size: WIDTHxHEIGHT that inference works near.
+        as_json: print JSON.
+    """
+    from endolux.cli.train import parse_size
+
+    pixels = parse_size(size)
+    words = {} if card is None else _read_card(card)
+    try:
+        from endolux.export import export_bundle
+        from endolux.train.checkpoints import load_network
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "train") from error
+    network, state = load_network(run)
+    exported = export_bundle(network, folder=output, name=name or output.resolve().name, card=words, size=pixels)
+    worst = max(parity.relative for parity in exported.parity)
+    total = sum(entry.bytes for entry in exported.bundle.card.files.values())
+    if as_json:
+        render.answer_json(
+            {
+                "ok": True,
+                "bundle": str(output),
+                "step": state.step,
+                "bytes": total,
+                "parity_relative": worst,
+                "card_sha256": exported.bundle.card_sha256,
+            }
+        )
+    else:
+        render.answer(f"{output}  step {state.step}, {total / 1e6:.1f} MB, differs from torch by {worst:.0e} at most")
+    return 0
+
+
+def _read_card(path: Path) -> dict[str, object]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        words = yaml.safe_load(text)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _bad_card(path, " ".join(str(error).split())) from error
+    if not isinstance(words, dict):
+        raise _bad_card(path, f"It holds a {type(words).__name__}, not fields with values.")
+    return {str(key): value for key, value in words.items()}
+
+
+def _bad_card(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"'{path}' is no card text",
+        why=why,
+        fix="Write YAML such as 'summary: Depth for colonoscopy.'",
+        error_id="bundle.card",
+    )

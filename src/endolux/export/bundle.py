@@ -1,0 +1,94 @@
+"""From a training run to a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from endolux.errors import UsageError
+from endolux.export.onnx import Parity, check_parity, inference_network, onnx_bytes, safetensors_bytes
+from endolux.models import DepthNetwork
+from endolux.runtime.bundles import write_bundle
+from endolux.types import Bundle
+
+_FIXED = frozenset({"architecture", "parameters", "preprocessing", "output", "files", "schema_version"})
+_UNSAID: dict[str, object] = {
+    "summary": "A depth network trained with Endolux.",
+    "trained_on": "Not stated by whoever exported it.",
+    "intended_use": "Not stated by whoever exported it.",
+    "limits": ["Not evaluated. Not a medical device."],
+    "licence": "Not stated by whoever exported it.",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What an export wrote and how well it agrees with torch."""
+
+    bundle: Bundle
+    parity: tuple[Parity, ...]
+
+
+def export_bundle(
+    network: DepthNetwork,
+    *,
+    folder: Path,
+    name: str,
+    card: Mapping[str, object] | None = None,
+    size: tuple[int, int] = (320, 256),
+) -> Exported:
+    """Fold, check and write a network as ``model.onnx``, ``model.safetensors`` and ``card.json``.
+
+    Args:
+        network: trained network.
+        folder: where the bundle shall be; must not exist.
+        name: of the bundle.
+        card: the words of the card (summary, trained_on, intended_use, limits, licence, derived_from, metrics);
+            what is left out is said to be not stated.
+        size: (width, height) that inference works near, multiples of ``network.multiple``.
+
+    Raises:
+        UsageError: the folder exists, the size does not fit, or ``card`` holds a field that the network decides.
+        ModelError: the weights are not finite.
+        CheckError: ONNX Runtime and torch differ.
+    """
+    card = dict(card or {})
+    decided = sorted(_FIXED & card.keys())
+    if decided:
+        raise UsageError(
+            f"The card text sets {', '.join(decided)}",
+            why="The network and its files decide these.",
+            fix="Remove them from the card text.",
+            error_id="bundle.card",
+        )
+    if min(size) < 1 or any(side % network.multiple for side in size):
+        raise UsageError(
+            f"The size {size[0]}x{size[1]} does not fit the network",
+            why=f"Both sides must be multiples of {network.multiple}.",
+            fix="Use the size it was trained at.",
+            error_id="export.size",
+        )
+    if os.path.lexists(folder):
+        raise UsageError(
+            f"'{folder}' exists already",
+            why="A bundle is never written over another file or folder.",
+            fix="Choose a new folder, or remove the old one first.",
+            error_id="output.exists",
+        )
+    ready = inference_network(network)
+    model = onnx_bytes(ready)
+    parity = check_parity(ready, model, sizes=(size, (5 * network.multiple, 7 * network.multiple)))
+    minimum, maximum = ready.depth_range()
+    fields: dict[str, object] = {
+        "name": name,
+        **_UNSAID,
+        **card,
+        "architecture": network.architecture,
+        "parameters": sum(parameter.numel() for parameter in ready.parameters()),
+        "preprocessing": {"height": size[1], "width": size[0], "multiple": network.multiple, "layout": "nhwc-uint8"},
+        "output": {"kind": network.kind, "minimum": round(minimum, 6), "maximum": round(maximum, 6)},
+    }
+    files: dict[str, bytes | Path] = {"model.onnx": model, "model.safetensors": safetensors_bytes(ready)}
+    return Exported(bundle=write_bundle(folder, card_fields=fields, files=files), parity=parity)

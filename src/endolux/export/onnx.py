@@ -1,0 +1,222 @@
+"""From a trained network to ONNX and safetensors: folded, stored in fp16, checked, the same bytes every time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import safetensors.torch
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from typing_extensions import override
+
+from endolux.errors import CheckError, ModelError
+from endolux.models.base import DepthNetwork
+
+OPSET = 18
+INPUT, OUTPUT = "image", "depth"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parity:
+    """Largest relative difference between torch and ONNX Runtime at one input size (width, height)."""
+
+    size: tuple[int, int]
+    relative: float
+
+
+def inference_network(network: DepthNetwork) -> DepthNetwork:
+    """The network as a bundle stores it: fused, kernels rounded to the nearest fp16, arithmetic in float32.
+
+    Raises:
+        ModelError: a weight is not finite or too large for fp16, so the network cannot be stored.
+
+    Example:
+        >>> from endolux.models import create
+        >>> inference_network(create("repdepth")).config()["fused"]
+        True
+    """
+    fused = network.fuse().cpu().float().eval()
+    with torch.no_grad():
+        for name, parameter in fused.named_parameters():
+            if _stored_half(parameter):
+                parameter.copy_(parameter.half().float())
+            if not bool(torch.isfinite(parameter).all()):
+                raise ModelError(
+                    f"The weight '{name}' is not finite in fp16",
+                    why="Training diverged, or a BatchNorm saw almost constant input and its folded scale exploded.",
+                    fix="Export an earlier checkpoint.",
+                    error_id="model.weights",
+                )
+    return fused
+
+
+def onnx_bytes(network: DepthNetwork) -> bytes:
+    """Serialise an :func:`inference_network`.
+
+    The graph takes ``image``, N x H x W x 3 uint8 RGB, H and W any multiples of ``network.multiple``, and gives
+    ``depth``, N x 1 x H x W float32. Kernels lie in the file as fp16 followed by a Cast that runtimes fold at load.
+    The same weights give the same bytes; no paths, traces or dates are inside.
+    """
+    step = network.multiple
+    # Distinct sizes, none of them 1: torch.export specialises a dimension on 0 or 1.
+    example = torch.zeros(2, 3 * step, 4 * step, 3, dtype=torch.uint8)
+    shapes = {
+        0: torch.export.Dim("N"),
+        1: step * torch.export.Dim("h", min=1, max=256),
+        2: step * torch.export.Dim("w", min=1, max=256),
+    }
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            _FromPixels(network).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=(shapes,),
+            verbose=False,
+            # The optimizer folds constants before it is known which of them are kernels; runtimes do it anyway.
+            optimize=True,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export(dynamo=True) gave no program")
+    model = program.model_proto
+    _anonymise(model)
+    _store_half(model)
+    onnx.checker.check_model(model, full_check=True)
+    return cast(bytes, model.SerializeToString(deterministic=True))
+
+
+def safetensors_bytes(network: DepthNetwork) -> bytes:
+    """The weights of an :func:`inference_network` as safetensors: kernels fp16, biases fp32."""
+    tensors = {
+        name: (tensor.half() if _stored_half(tensor) else tensor).contiguous()
+        for name, tensor in sorted(network.state_dict().items())
+    }
+    return cast(bytes, safetensors.torch.save(tensors))
+
+
+def check_parity(
+    network: DepthNetwork, model: bytes, *, sizes: tuple[tuple[int, int], ...], tolerance: float = 1e-4
+) -> tuple[Parity, ...]:
+    """Run torch and ONNX Runtime on the same random pictures.
+
+    Args:
+        network: what :func:`onnx_bytes` was given.
+        model: what it returned.
+        sizes: (width, height) of the pictures, multiples of ``network.multiple``.
+        tolerance: largest accepted relative difference of a depth value.
+
+    Raises:
+        CheckError: a difference is larger.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    generator = np.random.default_rng(0)
+    results = []
+    for width, height in sizes:
+        image = _picture(generator, width, height)
+        with torch.inference_mode():
+            expected = _FromPixels(network)(torch.from_numpy(image)).numpy()
+        actual = session.run([OUTPUT], {INPUT: image})[0]
+        relative = float(np.max(np.abs(actual / expected - 1.0))) if actual.shape == expected.shape else float("inf")
+        results.append(Parity((width, height), relative))
+        # Negated so that NaN fails.
+        if not relative <= tolerance:
+            raise CheckError(
+                f"ONNX Runtime differs from torch by {relative:.1e} (relative) at {width}x{height}",
+                why=f"At most {tolerance:.0e} is accepted.",
+                fix="Report this with the versions of torch, onnx and onnxruntime.",
+                error_id="export.parity",
+            )
+    return tuple(results)
+
+
+class _FromPixels(nn.Module):
+    """The network behind the conversion from pixels, as it stands in the graph."""
+
+    def __init__(self, network: DepthNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    @override
+    def forward(self, image: Tensor) -> Tensor:
+        return cast(Tensor, self.network(image.permute(0, 3, 1, 2).float() * (1.0 / 255.0)))
+
+
+def _stored_half(tensor: Tensor) -> bool:
+    # Kernels are nearly all of the bytes; biases stay exact.
+    return tensor.ndim >= 2
+
+
+def _picture(generator: np.random.Generator, width: int, height: int) -> npt.NDArray[np.uint8]:
+    # Smooth as well as noisy: pure noise averages out to the same features everywhere.
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / 23 + phase) * np.cos(y / 17 - phase) * 90 + 120 for phase in (0.0, 1.0, 2.0)]
+    noisy = np.stack(waves, axis=-1) + generator.normal(0, 15, (height, width, 3))
+    return np.clip(noisy, 0, 255).astype(np.uint8)[None]
+
+
+def _anonymise(model: onnx.ModelProto) -> None:
+    # The exporter writes Python stack traces with file paths into every node.
+    model.doc_string = ""
+    model.producer_name, model.producer_version = "endolux", ""
+    del model.metadata_props[:]
+    del model.functions[:]
+    graph = model.graph
+    graph.name, graph.doc_string = "endolux", ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    for index, node in enumerate(graph.node):
+        node.doc_string, node.name = "", f"{node.op_type}_{index}"
+        del node.metadata_props[:]
+    for item in (*graph.input, *graph.output, *graph.initializer):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for value, names in ((graph.input[0], ("N", "H", "W", None)), (graph.output[0], ("N", None, "H", "W"))):
+        for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
+            if name:
+                dimension.dim_param = name
+
+
+def _store_half(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    casts = []
+    for initializer in graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT or len(initializer.dims) < 2:
+            continue
+        name = initializer.name
+        half = numpy_helper.from_array(numpy_helper.to_array(initializer).astype(np.float16), f"{name}.fp16")
+        initializer.CopyFrom(half)
+        casts.append(helper.make_node("Cast", [half.name], [name], name=f"Cast_{name}", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter reports its progress on stdout and warns about packages that it can do without.
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
