@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
+from typing_extensions import override
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_USAGE = 2
@@ -41,6 +43,7 @@ class EndoluxError(Exception):
         self.fix = fix
         self.error_id = error_id
 
+    @override
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not pickle by default; worker processes need it.
         return (_rebuild, (type(self), self.what, self.why, self.fix, self.error_id))
@@ -49,6 +52,7 @@ class EndoluxError(Exception):
         """The three lines a terminal shows."""
         return (f"error[{self.error_id}]: {self.what}", f"  why: {self.why}", f"  fix: {self.fix}")
 
+    @override
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
@@ -111,7 +115,7 @@ def missing_extra(package: str, extra: str) -> MissingExtraError:
 
 def from_os_error(error: OSError, path: object) -> EndoluxError:
     """Turn an operating-system error met while writing ``path`` into one that carries the fix."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DeviceError(
             f"The disk is full while writing '{path}'",
             why=f"The operating system said: {error.strerror}.",

@@ -28,6 +28,8 @@ def phantom(
     views_per_scene: int = 8,
     width: int = 320,
     height: int = 256,
+    even_light: float = 0.18,
+    rich_texture: float = 0.0,
     shards: bool = False,
     clip: bool = False,
     fps: float = 25.0,
@@ -45,6 +47,8 @@ def phantom(
         views_per_scene: single views taken of each scene.
         width: image width in pixels.
         height: image height in pixels.
+        even_light: share of scopes whose processor hides the fall-off of light with distance.
+        rich_texture: share of scenes with strong mottling and dense vessels.
         shards: write memory-mapped shards for training instead of images.
         clip: one continuous withdrawal, written as H.264 video without ground truth.
         fps: frame rate of the clip.
@@ -67,6 +71,8 @@ def phantom(
                 "views_per_scene": views_per_scene,
                 "width": width,
                 "height": height,
+                "even_light": even_light,
+                "rich_texture": rich_texture,
                 **mix,
             }
         )

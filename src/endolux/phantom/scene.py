@@ -36,7 +36,7 @@ class Scene:
     record: dict[str, float | int | str]
 
 
-Builder = Callable[[np.random.Generator], Scene]
+Builder = Callable[[np.random.Generator, float], Scene]
 ANATOMIES: dict[str, Builder] = {}
 
 
@@ -50,8 +50,13 @@ def anatomy(name: str) -> Callable[[Builder], Builder]:
     return register
 
 
-def build_scene(name: str, rng: np.random.Generator) -> Scene:
+def build_scene(name: str, rng: np.random.Generator, *, rich_texture: float = 0.0) -> Scene:
     """Build one random scene of the named anatomy.
+
+    Args:
+        name: registry name.
+        rng: source of randomness.
+        rich_texture: share of scenes with strong mottling and dense vessels, whose brightness says little of depth.
 
     Raises:
         UsageError: unknown anatomy.
@@ -63,14 +68,14 @@ def build_scene(name: str, rng: np.random.Generator) -> Scene:
             fix="Choose one of them.",
             error_id="phantom.anatomy",
         )
-    return ANATOMIES[name](rng)
+    return ANATOMIES[name](rng, rich_texture)
 
 
-def _lumen_scene(name: str, rng: np.random.Generator, shape: LumenShape, *, polyps: int, smooth: bool = False) -> Scene:
+def _lumen_scene(name: str, rng: np.random.Generator, shape: LumenShape, *, polyps: int, rich: float, smooth: bool) -> Scene:
     wall, line, grid = build_lumen(rng, shape)
     around_mm = 2 * np.pi * shape.radius_mm
     texel = (float(wall.detail[-1, 0]) / _TEXTURE_SHAPE[0], around_mm / _TEXTURE_SHAPE[1])
-    tissue = sample_tissue(rng, shape=_TEXTURE_SHAPE, texel_mm=texel, smooth=smooth)
+    tissue = sample_tissue(rng, shape=_TEXTURE_SHAPE, texel_mm=texel, smooth=smooth, rich=rich)
     parts = [wall]
     rows, columns = grid.shape[:2]
     normals = wall.normals.reshape(rows, columns, 3)
@@ -103,7 +108,7 @@ def _polyp_count(rng: np.random.Generator) -> int:
 
 
 @anatomy("colon")
-def build_colon(rng: np.random.Generator) -> Scene:
+def build_colon(rng: np.random.Generator, rich_texture: float) -> Scene:
     """Haustral folds in three rows on a triangular to round lumen; a caecum-like pouch at each end."""
     radius = float(np.clip(rng.lognormal(np.log(20.0), 0.3), 9.0, 38.0))
     shape = LumenShape(
@@ -125,11 +130,11 @@ def build_colon(rng: np.random.Generator) -> Scene:
         bump_length_mm=_between(rng, 6, 25),
         cap_ridge_mm=_between(rng, 0, 9),
     )
-    return _lumen_scene("colon", rng, shape, polyps=_polyp_count(rng), smooth=bool(rng.random() < 0.3))
+    return _lumen_scene("colon", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.3))
 
 
 @anatomy("pouch")
-def build_pouch(rng: np.random.Generator) -> Scene:
+def build_pouch(rng: np.random.Generator, rich_texture: float) -> Scene:
     """A wide closed cavity with rugae: caecum seen from above, stomach, insufflated rectum."""
     radius = _between(rng, 22, 55)
     length = radius * _between(rng, 2.6, 5.0)
@@ -152,11 +157,11 @@ def build_pouch(rng: np.random.Generator) -> Scene:
         bump_length_mm=_between(rng, 8, 40),
         cap_ridge_mm=_between(rng, 0, 10),
     )
-    return _lumen_scene("pouch", rng, shape, polyps=_polyp_count(rng), smooth=bool(rng.random() < 0.2))
+    return _lumen_scene("pouch", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.2))
 
 
 @anatomy("tube")
-def build_tube(rng: np.random.Generator) -> Scene:
+def build_tube(rng: np.random.Generator, rich_texture: float) -> Scene:
     """A narrow tube with full rings or none: small bowel, oesophagus, airway-like."""
     radius = _between(rng, 5, 16)
     shape = LumenShape(
@@ -178,4 +183,4 @@ def build_tube(rng: np.random.Generator) -> Scene:
         bump_length_mm=_between(rng, 4, 15),
         cap_ridge_mm=_between(rng, 0, 3),
     )
-    return _lumen_scene("tube", rng, shape, polyps=_polyp_count(rng), smooth=bool(rng.random() < 0.2))
+    return _lumen_scene("tube", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.2))

@@ -68,8 +68,13 @@ class Scope:
     content: MaskArray
 
 
-def sample_scope(rng: np.random.Generator, *, width: int, height: int) -> Scope:
+def sample_scope(rng: np.random.Generator, *, width: int, height: int, even_light: float = 0.18) -> Scope:
     """Draw an instrument whose image is width x height pixels.
+
+    Args:
+        rng: source of randomness.
+        width, height: of the image in pixels.
+        even_light: share of instruments whose processor hides most of the fall-off with distance.
 
     Example:
         >>> import numpy as np
@@ -79,7 +84,7 @@ def sample_scope(rng: np.random.Generator, *, width: int, height: int) -> Scope:
     return Scope(
         camera=_sample_camera(rng, width, height),
         lights=_sample_lights(rng),
-        falloff=float(rng.choice((2.0, rng.uniform(1.2, 2.2), rng.uniform(0.3, 1.2)), p=(0.5, 0.32, 0.18))),
+        falloff=_falloff(rng, even_light),
         wrap=float(rng.uniform(0.0, 0.45)),
         bounce=float(
             rng.choice((rng.uniform(0.02, 0.15), rng.uniform(0.15, 0.5), rng.uniform(0.5, 1.0)), p=(0.4, 0.4, 0.2))
@@ -128,6 +133,12 @@ def erode(content: MaskArray, *, pixels: int = 1) -> MaskArray:
         return content
     kernel = np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8)
     return np.asarray(cv2.erode(content.astype(np.uint8), kernel), bool)
+
+
+def _falloff(rng: np.random.Generator, even_light: float) -> float:
+    physical, near, even = 2.0, rng.uniform(1.2, 2.2), rng.uniform(0.3, 1.2)
+    rest = (1.0 - even_light) / 0.82
+    return float(rng.choice((physical, near, even), p=(0.5 * rest, 0.32 * rest, even_light)))
 
 
 def _sample_camera(rng: np.random.Generator, width: int, height: int) -> Camera:

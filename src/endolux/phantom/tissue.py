@@ -55,7 +55,7 @@ class Tissue:
 
 
 def sample_tissue(
-    rng: np.random.Generator, *, shape: tuple[int, int], texel_mm: tuple[float, float], smooth: bool = False
+    rng: np.random.Generator, *, shape: tuple[int, int], texel_mm: tuple[float, float], smooth: bool = False, rich: float = 0.0
 ) -> Tissue:
     """Draw the look of one mucosa.
 
@@ -64,12 +64,16 @@ def sample_tissue(
         shape: rows (along the lumen) and columns (around it) of the texture.
         texel_mm: size of a texel along rows and columns in millimetres.
         smooth: silicone-like: hardly any vessels or mottling.
+        rich: probability of strong mottling and dense vessels, whatever ``smooth`` says.
 
     Example:
         >>> import numpy as np
         >>> sample_tissue(np.random.default_rng(0), shape=(64, 32), texel_mm=(1.0, 1.0)).albedo.shape
         (64, 32, 3)
     """
+    # No draw when it is off: scenes without it keep their bytes.
+    strong = rich > 0 and rng.random() < rich
+    smooth = smooth and not strong
     palette = str(rng.choice(list(_PALETTES), p=[0.23, 0.15, 0.12, 0.13, 0.10, 0.08, 0.07, 0.08, 0.04]))
     base, spread = _PALETTES[palette]
     colour = np.asarray(base) * np.exp(rng.normal(0, spread, 3)) * rng.uniform(0.6, 1.1)
@@ -81,7 +85,7 @@ def sample_tissue(
         return fractal_field(rng, shape, scale=(length_mm / texel_mm[0], length_mm / texel_mm[1]), octaves=octaves)
 
     albedo = np.broadcast_to(colour.astype(np.float32), (*shape, 3)).copy()
-    mottling = rng.uniform(0.0, 0.06) if smooth else rng.uniform(0.02, 0.22)
+    mottling = rng.uniform(0.0, 0.06) if smooth else rng.uniform(0.15, 0.45) if strong else rng.uniform(0.02, 0.22)
     albedo *= np.exp(np.float32(mottling) * field(rng.uniform(4, 25), 4))[..., None]
     # A second, slower field shifts the hue between reddish and pale.
     hue = np.tanh(field(rng.uniform(10, 50), 3))[..., None] * np.float32(mottling * rng.uniform(0.3, 1.2))
@@ -89,11 +93,13 @@ def sample_tissue(
     vessels = np.zeros(shape, np.float32)
     if not smooth or rng.random() < 0.2:
         strength = rng.choice((0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.3)), p=(0.25, 0.40, 0.35))
+        if strong:
+            strength = rng.uniform(0.5, 1.6)
         if strength > 0:
             vessels = vessel_map(
                 rng,
                 shape,
-                trees=int(rng.integers(6, 50)),
+                trees=int(rng.integers(25, 90) if strong else rng.integers(6, 50)),
                 trunk_px=rng.uniform(0.4, 1.6) / texel_mm[0],
                 wiggle=rng.uniform(0.08, 0.35),
             )

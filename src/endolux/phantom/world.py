@@ -37,6 +37,8 @@ class PhantomSettings(BaseModel):
     views_per_scene: int = Field(default=8, ge=1)
     first_scene: int = Field(default=0, ge=0, description="Scenes are numbered; ranges of numbers never overlap.")
     seed: int = Field(default=0, ge=0)
+    even_light: float = Field(default=0.18, ge=0, le=1, description="Share of scopes that hide the fall-off of light.")
+    rich_texture: float = Field(default=0.0, ge=0, le=1, description="Share of strongly mottled, vessel-rich scenes.")
 
 
 def scene_generator(seed: int, scene: int, stream: int) -> np.random.Generator:
@@ -49,7 +51,7 @@ def views(settings: PhantomSettings, scene: int) -> Iterator[PhantomFrame]:
     rng = scene_generator(settings.seed, scene, 0)
     names = sorted(settings.anatomies)
     weights = np.array([settings.anatomies[name] for name in names])
-    built = build_scene(str(rng.choice(names, p=weights / weights.sum())), rng)
+    built = build_scene(str(rng.choice(names, p=weights / weights.sum())), rng, rich_texture=settings.rich_texture)
     renderer = Renderer(built)
     for view in range(settings.views_per_scene):
         own = scene_generator(settings.seed, scene, 1 + view)
@@ -82,10 +84,10 @@ def clip(settings: PhantomSettings, *, fps: float, supersample: int = 1) -> Iter
     rng = scene_generator(settings.seed, settings.first_scene, 0)
     names = sorted(settings.anatomies)
     weights = np.array([settings.anatomies[name] for name in names])
-    built = build_scene(str(rng.choice(names, p=weights / weights.sum())), rng)
+    built = build_scene(str(rng.choice(names, p=weights / weights.sum())), rng, rich_texture=settings.rich_texture)
     renderer = Renderer(built)
     own = scene_generator(settings.seed, settings.first_scene, 1)
-    scope = sample_scope(own, width=settings.width, height=settings.height)
+    scope = sample_scope(own, width=settings.width, height=settings.height, even_light=settings.even_light)
     gain: float | None = None
     for index, pose in enumerate(withdrawal_path(own, built.centreline, frames=settings.frames, fps=fps)):
         surface = renderer.surface(scope, pose)
@@ -100,7 +102,7 @@ def _usable_view(
     rng: np.random.Generator, renderer: Renderer, settings: PhantomSettings
 ) -> tuple[Scope, Pose, Surface]:
     """Draw views until the scope is inside the organ and not pressed against its wall."""
-    scope = sample_scope(rng, width=settings.width, height=settings.height)
+    scope = sample_scope(rng, width=settings.width, height=settings.height, even_light=settings.even_light)
     best: tuple[float, Pose, Surface] | None = None
     for _ in range(_MAX_TRIES):
         pose = sample_pose(rng, renderer.scene.centreline)

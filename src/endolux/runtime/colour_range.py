@@ -13,10 +13,12 @@ from endolux.types import Frame
 # A jump in a video may have to decode from a distant key frame; files of a folder cost one read each.
 _SAMPLES_VIDEO = 4
 _SAMPLES_FILES = 8
+_SPAN_VIDEO = 1500
+"""Frames of a video that are looked at (a minute): one without key frames must not delay the run for long."""
 
 
 def colour_range(source: Source, model: Model) -> ColourRange | None:
-    """A range that fits the depth of the whole source, not of its beginning alone.
+    """A range that fits the depth of the source, not of its first frame alone.
 
     Args:
         source: where the frames come from.
@@ -32,9 +34,11 @@ def colour_range(source: Source, model: Model) -> ColourRange | None:
 
 
 def sample_frames(source: Source) -> Iterator[Frame]:
-    """A few frames spread evenly over the source; those that cannot be read are left out."""
+    """A few frames spread evenly over the source (a video: over its first minute); unreadable ones are left out."""
     wanted = _SAMPLES_VIDEO if source.kind == "video" else _SAMPLES_FILES
     count = source.count or 1
+    if source.kind == "video":
+        count = min(count, _SPAN_VIDEO)
     for start in sorted({round(number * (count - 1) / (wanted - 1)) for number in range(wanted)}):
         frames = source.frames(start)
         try:

@@ -31,7 +31,7 @@ DepthFormat = Literal["png", "mkv", "npz"]
 
 _QUEUE = 3
 _COLLECT_EVERY = 16
-"""Decoded pictures whose side data was read sit in reference cycles; hundreds would wait for Python's own collection."""
+"""Pictures whose side data was read sit in reference cycles; hundreds would wait for Python's own collection."""
 _MOST_RECORDS = 1000
 """Failures that run.json describes; frames.csv lists all of them."""
 

@@ -32,6 +32,7 @@ class Augmentation:
         aspect: largest relative change of the aspect ratio.
         gamma, gain: ranges, drawn logarithmically.
         colour, cast, grey: probability of a hue/saturation change, of a colour cast, of no colour at all.
+        flatten: probability of a shading correction, which hides how light falls off with distance.
         light, lens, noise, content_area, scaler, text, highlights, occluders, codec: probability of each effect.
     """
 
@@ -43,6 +44,7 @@ class Augmentation:
     colour: float = 0.6
     cast: float = 0.4
     grey: float = 0.05
+    flatten: float = 0.0
     light: float = 0.4
     lens: float = 0.3
     noise: float = 0.5
@@ -89,6 +91,9 @@ def augment(
     image, depth = _view(image, depth, rng, s, size or (image.shape[1], image.shape[0]))
     if rng.random() < s.highlights:
         image = _highlights(image, rng)
+    # No draw when it is off: settings without it keep their bytes.
+    if s.flatten > 0 and rng.random() < s.flatten:
+        image = _flatten(image, rng)
     if rng.random() < s.light:
         image = _light(image, rng)
     image = _colour(image, rng, s)
@@ -173,6 +178,16 @@ def _light(image: ImageArray, rng: np.random.Generator) -> ImageArray:
     knots = np.exp(rng.uniform(-0.45, 0.45, (3, 4))).astype(np.float32)
     field = cv2.resize(knots, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
     field /= np.float32(field.mean())
+    return cast(ImageArray, cv2.multiply(image, cv2.merge([field, field, field]), dtype=cv2.CV_8U))
+
+
+def _flatten(image: ImageArray, rng: np.random.Generator) -> ImageArray:
+    """Divide by a power of the blurred brightness, as shading correction and local tone mapping do."""
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (max(4, width // 8), max(4, height // 8)), interpolation=cv2.INTER_AREA)
+    level = cv2.GaussianBlur(small.max(axis=2).astype(np.float32), (0, 0), _between(rng, 2.0, 6.0)) + np.float32(8.0)
+    field = np.clip((np.float32(level.mean()) / level) ** np.float32(_between(rng, 0.3, 1.0)), 0.3, 4.0)
+    field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
     return cast(ImageArray, cv2.multiply(image, cv2.merge([field, field, field]), dtype=cv2.CV_8U))
 
 
