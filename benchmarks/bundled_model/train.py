@@ -38,9 +38,11 @@ DATA = {
 }
 # Coarse first: at 60 % of the pixels a step costs 60 % of the time, and most of what is learnt there stays.
 COARSE = TrainSettings(steps=4200, batch=16, lr=2e-3, size=(256, 192))
-FINE = TrainSettings(steps=3700, batch=16, lr=1e-3, size=(320, 256))
+# The second stage starts from here: the last quarter of the first one's schedule is left to it.
+COARSE_END = 3000
+FINE = TrainSettings(steps=4700, batch=16, lr=1.5e-3, size=(320, 256))
 FINE_LOSSES = LossWeights(gradient=1.0, anchor=0.05, variance_focus=0.95)
-FINE_AUGMENTATION = Augmentation(flatten=0.3)
+FINE_AUGMENTATION = Augmentation(light=0.6, light_range=0.9, flatten=0.3)
 
 
 def scorer(data: Path) -> OnCheckpoint:

@@ -71,7 +71,9 @@ def build_scene(name: str, rng: np.random.Generator, *, rich_texture: float = 0.
     return ANATOMIES[name](rng, rich_texture)
 
 
-def _lumen_scene(name: str, rng: np.random.Generator, shape: LumenShape, *, polyps: int, rich: float, smooth: bool) -> Scene:
+def _lumen_scene(
+    name: str, rng: np.random.Generator, shape: LumenShape, *, polyps: int, rich: float, smooth: bool
+) -> Scene:
     wall, line, grid = build_lumen(rng, shape)
     around_mm = 2 * np.pi * shape.radius_mm
     texel = (float(wall.detail[-1, 0]) / _TEXTURE_SHAPE[0], around_mm / _TEXTURE_SHAPE[1])
@@ -130,7 +132,9 @@ def build_colon(rng: np.random.Generator, rich_texture: float) -> Scene:
         bump_length_mm=_between(rng, 6, 25),
         cap_ridge_mm=_between(rng, 0, 9),
     )
-    return _lumen_scene("colon", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.3))
+    return _lumen_scene(
+        "colon", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.3)
+    )
 
 
 @anatomy("pouch")
@@ -157,7 +161,9 @@ def build_pouch(rng: np.random.Generator, rich_texture: float) -> Scene:
         bump_length_mm=_between(rng, 8, 40),
         cap_ridge_mm=_between(rng, 0, 10),
     )
-    return _lumen_scene("pouch", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.2))
+    return _lumen_scene(
+        "pouch", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.2)
+    )
 
 
 @anatomy("tube")
@@ -183,4 +189,6 @@ def build_tube(rng: np.random.Generator, rich_texture: float) -> Scene:
         bump_length_mm=_between(rng, 4, 15),
         cap_ridge_mm=_between(rng, 0, 3),
     )
-    return _lumen_scene("tube", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.2))
+    return _lumen_scene(
+        "tube", rng, shape, polyps=_polyp_count(rng), rich=rich_texture, smooth=bool(rng.random() < 0.2)
+    )

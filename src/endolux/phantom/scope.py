@@ -73,7 +73,8 @@ def sample_scope(rng: np.random.Generator, *, width: int, height: int, even_ligh
 
     Args:
         rng: source of randomness.
-        width, height: of the image in pixels.
+        width: of the image in pixels.
+        height: of the image in pixels.
         even_light: share of instruments whose processor hides most of the fall-off with distance.
 
     Example:

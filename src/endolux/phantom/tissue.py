@@ -55,7 +55,12 @@ class Tissue:
 
 
 def sample_tissue(
-    rng: np.random.Generator, *, shape: tuple[int, int], texel_mm: tuple[float, float], smooth: bool = False, rich: float = 0.0
+    rng: np.random.Generator,
+    *,
+    shape: tuple[int, int],
+    texel_mm: tuple[float, float],
+    smooth: bool = False,
+    rich: float = 0.0,
 ) -> Tissue:
     """Draw the look of one mucosa.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import hashlib
 import os
 import platform
@@ -30,8 +29,6 @@ from endolux.types import Camera, DepthKind, Frame
 DepthFormat = Literal["png", "mkv", "npz"]
 
 _QUEUE = 3
-_COLLECT_EVERY = 16
-"""Pictures whose side data was read sit in reference cycles; hundreds would wait for Python's own collection."""
 _MOST_RECORDS = 1000
 """Failures that run.json describes; frames.csv lists all of them."""
 
@@ -238,7 +235,6 @@ class _Run:
         clock = time.perf_counter()
         if state.colour_range is None and self.options.vis:
             state.colour_range = colour_range(self.source, self.model)
-            gc.collect(1)
             self.folder.save()
         wanted = Wanted(
             vis=self.options.vis,
@@ -252,8 +248,6 @@ class _Run:
             self.resumed_from = state.frames
 
             def progress(done: int) -> None:
-                if done % _COLLECT_EVERY == 0:
-                    gc.collect(1)
                 if on_progress is not None:
                     shown = Progress(done=start + done, total=self.source.count, failed=state.failed, start=start)
                     on_progress(shown)

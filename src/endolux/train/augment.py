@@ -32,6 +32,7 @@ class Augmentation:
         aspect: largest relative change of the aspect ratio.
         gamma, gain: ranges, drawn logarithmically.
         colour, cast, grey: probability of a hue/saturation change, of a colour cast, of no colour at all.
+        light_range: how far, in natural logarithms, the smooth illumination field goes up and down.
         flatten: probability of a shading correction, which hides how light falls off with distance.
         light, lens, noise, content_area, scaler, text, highlights, occluders, codec: probability of each effect.
     """
@@ -44,6 +45,7 @@ class Augmentation:
     colour: float = 0.6
     cast: float = 0.4
     grey: float = 0.05
+    light_range: float = 0.45
     flatten: float = 0.0
     light: float = 0.4
     lens: float = 0.3
@@ -95,7 +97,7 @@ def augment(
     if s.flatten > 0 and rng.random() < s.flatten:
         image = _flatten(image, rng)
     if rng.random() < s.light:
-        image = _light(image, rng)
+        image = _light(image, rng, s.light_range)
     image = _colour(image, rng, s)
     if rng.random() < s.lens:
         image = _lens(image, rng)
@@ -173,9 +175,9 @@ def _hue(angle: float) -> FloatArray:
     return np.array([[d, b, a], [a, d, b], [b, a, d]], np.float32)
 
 
-def _light(image: ImageArray, rng: np.random.Generator) -> ImageArray:
+def _light(image: ImageArray, rng: np.random.Generator, reach: float) -> ImageArray:
     """A smooth field on the brightness: vignetting, off-axis light guides, shading correction."""
-    knots = np.exp(rng.uniform(-0.45, 0.45, (3, 4))).astype(np.float32)
+    knots = np.exp(rng.uniform(-reach, reach, (3, 4))).astype(np.float32)
     field = cv2.resize(knots, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
     field /= np.float32(field.mean())
     return cast(ImageArray, cv2.multiply(image, cv2.merge([field, field, field]), dtype=cv2.CV_8U))

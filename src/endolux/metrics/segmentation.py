@@ -1,0 +1,506 @@
+"""Segmentation: overlap and surface distance, per class and pooled, and the two published distances."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from endolux.errors import UsageError
+from endolux.metrics.boundary import distance_to
+from endolux.metrics.checks import BoolArray, Float64, boolean, mean, nan_mean, one_of, same_shape, warn_empty
+
+LANDMARK_CLASSES: tuple[int, ...] = (1, 2, 3)
+"""Ridge, silhouette and falciform ligament of L3D."""
+LabelArray = npt.NDArray[np.integer[Any]]
+DistanceVariant = Literal["medpy"]
+OverlapVariant = Literal["d2gpland"]
+PublishedAssd = Literal["d2gpland-plus", "srft-galore"]
+_SMOOTH = 1e-5
+_EMPTY_PREDICTION_PX = 80.0
+_BACKGROUND_SPACING = 10.0
+_PERCENTILE = 95.0
+
+
+def dsc(prediction: BoolArray, truth: BoolArray) -> float:
+    """Dice similarity coefficient, 2 |P & T| / (|P| + |T|); NaN with an ``EmptyMaskWarning`` if both are empty.
+
+    Args:
+        prediction: bool array.
+        truth: bool array of the same shape.
+
+    Raises:
+        UsageError: ``metrics.shape`` or ``metrics.mask``.
+
+    Example:
+        >>> import numpy as np
+        >>> dsc(np.array([[True, True, False]]), np.array([[True, False, False]])) == 2 / 3
+        True
+    """
+    value = _overlap(*_counts(prediction, truth))[0]
+    if np.isnan(value):
+        warn_empty("DSC: prediction and truth are empty")
+    return value
+
+
+def iou(prediction: BoolArray, truth: BoolArray) -> float:
+    """Intersection over union; NaN with an ``EmptyMaskWarning`` if both are empty. Arguments and errors as :func:`dsc`.
+
+    Example:
+        >>> import numpy as np
+        >>> iou(np.array([[True, True, False]]), np.array([[True, False, False]]))
+        0.5
+    """
+    value = _overlap(*_counts(prediction, truth))[1]
+    if np.isnan(value):
+        warn_empty("IoU: prediction and truth are empty")
+    return value
+
+
+def assd(
+    prediction: BoolArray, truth: BoolArray, *, spacing: float = 1.0, reproduce: DistanceVariant | None = None
+) -> float:
+    """Average symmetric surface distance of two masks: mean over the surface pixels of both (Heimann et al. 2009).
+
+    Surface pixels are those of the mask with a 4-neighbour outside it or outside the image. ``reproduce="medpy"`` takes
+    the mean of the two directed means, which weighs a short surface as much as a long one.
+
+    Args:
+        prediction: H x W bool.
+        truth: H x W bool.
+        spacing: length of a pixel.
+        reproduce: None or ``"medpy"``.
+
+    Returns:
+        Distance in the unit of ``spacing``; NaN with an ``EmptyMaskWarning`` if either mask is empty.
+
+    Raises:
+        UsageError: ``metrics.shape``, ``metrics.mask`` or ``metrics.name``.
+
+    Example:
+        >>> import numpy as np
+        >>> row = np.zeros((5, 9), bool)
+        >>> row[1, :] = True
+        >>> assd(row, np.roll(row, 2, axis=0))
+        2.0
+    """
+    there, back = surface_distance_pair(prediction, truth)
+    if not there.size:
+        warn_empty("ASSD: a mask is empty")
+    return spacing * _assd(there, back, reproduce)
+
+
+def hd95(
+    prediction: BoolArray, truth: BoolArray, *, spacing: float = 1.0, reproduce: DistanceVariant | None = None
+) -> float:
+    """Robust Hausdorff distance: the larger of the two directed 95th percentiles (linear between ranks).
+
+    ``reproduce="medpy"`` takes the percentile of both directions together. Other arguments, result and errors as
+    :func:`assd`.
+
+    Example:
+        >>> import numpy as np
+        >>> row = np.zeros((5, 9), bool)
+        >>> row[1, :] = True
+        >>> hd95(row, np.roll(row, 2, axis=0))
+        2.0
+    """
+    there, back = surface_distance_pair(prediction, truth)
+    if not there.size:
+        warn_empty("HD95: a mask is empty")
+    return spacing * _hd95(there, back, reproduce)
+
+
+def surface_distance_pair(prediction: BoolArray, truth: BoolArray) -> tuple[Float64, Float64]:
+    """Distances in pixels from each surface pixel of the prediction to the truth's surface, and back.
+
+    Returns:
+        Two lists; both empty if either mask is.
+
+    Raises:
+        UsageError: ``metrics.shape`` or ``metrics.mask``.
+
+    Example:
+        >>> import numpy as np
+        >>> there, back = surface_distance_pair(np.array([[True, False]]), np.array([[True, True]]))
+        >>> there.tolist(), back.tolist()
+        ([0.0], [0.0, 1.0])
+    """
+    same_shape(prediction, truth, dimensions=2)
+    boolean(prediction)
+    boolean(truth)
+    if not (prediction.any() and truth.any()):
+        return np.empty(0), np.empty(0)
+    # Distances inside the box of both masks are those of the whole image, and thin structures leave it mostly empty.
+    rows, columns = np.flatnonzero((prediction | truth).any(axis=1)), np.flatnonzero((prediction | truth).any(axis=0))
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    p, t = _surface(prediction[box]), _surface(truth[box])
+    return distance_to(t)[p], distance_to(p)[t]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScores:
+    """Scores of one class, or of all pooled, in one image.
+
+    Attributes:
+        dsc, iou: NaN where truth and prediction are empty, 0 where one of them is.
+        assd, hd95: NaN where either is empty.
+        predicted, true: pixels.
+    """
+
+    dsc: float
+    iou: float
+    assd: float
+    hd95: float
+    predicted: int
+    true: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationScores:
+    """Scores of one image.
+
+    Attributes:
+        classes: scores by class number.
+        pooled: overlap of all classes together (a pixel of the wrong class is wrong twice), and the distances of all
+            classes that prediction and truth both have, together.
+    """
+
+    classes: Mapping[int, ClassScores]
+    pooled: ClassScores
+
+
+def segmentation_scores(
+    prediction: LabelArray,
+    truth: LabelArray,
+    *,
+    classes: Sequence[int] = LANDMARK_CLASSES,
+    spacing: float = 1.0,
+) -> SegmentationScores:
+    """DSC, IoU, ASSD and HD95 of one image, per class and pooled. The background is no class.
+
+    Args:
+        prediction: H x W class numbers; numbers that are not among ``classes`` are background.
+        truth: the same.
+        classes: the foreground classes.
+        spacing: length of a pixel.
+
+    Raises:
+        UsageError: ``metrics.shape`` or ``metrics.labels``.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.array([[1, 1, 0], [2, 2, 0]])
+        >>> found = segmentation_scores(np.array([[1, 1, 1], [2, 2, 0]]), truth)
+        >>> found.classes[1].dsc, found.classes[2].dsc, round(found.pooled.dsc, 4)
+        (0.8, 1.0, 0.8889)
+    """
+    _check_labels(prediction, truth, classes)
+    found: dict[int, ClassScores] = {}
+    distances: list[tuple[Float64, Float64]] = []
+    for number in classes:
+        p, t = prediction == number, truth == number
+        pair = surface_distance_pair(p, t)
+        distances.append(pair)
+        found[number] = _class_scores(_counts(p, t), pair, spacing)
+    shared, predicted, true = (
+        sum(values)
+        for values in zip(*(_counts(prediction == number, truth == number) for number in classes), strict=True)
+    )
+    together = np.concatenate([pair[0] for pair in distances]), np.concatenate([pair[1] for pair in distances])
+    return SegmentationScores(classes=found, pooled=_class_scores((shared, predicted, true), together, spacing))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClassSummary:
+    """One class over a data set.
+
+    Attributes:
+        dsc, iou: means over the images where the truth has the class; a miss counts 0.
+        assd, hd95: means over the images where both have it.
+        miss_rate: share of the images with the class in which the prediction has none of it.
+        false_alarm_rate: share of the images without the class in which the prediction has some.
+        images: images where the truth has the class; ``distances`` where both have it.
+    """
+
+    dsc: float
+    iou: float
+    assd: float
+    hd95: float
+    miss_rate: float
+    false_alarm_rate: float
+    images: int
+    distances: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationSummary:
+    """A data set.
+
+    Attributes:
+        classes: by class number.
+        macro_dsc, macro_iou: means over classes of their means over images.
+        assd, hd95: means over all pairs of image and class that prediction and truth both have.
+        pooled_dsc, pooled_iou: means over images of the pooled scores.
+        miss_rate, false_alarm_rate: over all pairs of image and class.
+        images: images; ``empty`` those without any class in prediction and truth, left out of the pooled means.
+        pairs: pairs behind ``assd``.
+    """
+
+    classes: Mapping[int, ClassSummary]
+    macro_dsc: float
+    macro_iou: float
+    assd: float
+    hd95: float
+    pooled_dsc: float
+    pooled_iou: float
+    miss_rate: float
+    false_alarm_rate: float
+    images: int
+    empty: int
+    pairs: int
+
+
+def summarise_segmentation(images: Sequence[SegmentationScores]) -> SegmentationSummary:
+    """Means over a data set, with what they leave out counted. Warns (``EmptyMaskWarning``) of images without a class.
+
+    Raises:
+        UsageError: ``metrics.labels`` for no images, or images with different classes.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.array([[1, 1, 0], [2, 2, 0]])
+        >>> missed = segmentation_scores(np.where(truth == 2, 0, truth), truth, classes=(1, 2))
+        >>> summary = summarise_segmentation([missed])
+        >>> summary.classes[2].miss_rate, summary.macro_dsc, summary.assd, summary.pairs
+        (1.0, 0.5, 0.0, 1)
+    """
+    numbers = list(images[0].classes) if images else []
+    if not numbers or any(list(image.classes) != numbers for image in images):
+        raise UsageError(
+            f"{len(images)} images to summarise",
+            why="At least one is needed, and all have the same classes.",
+            fix="Score all images with one list of classes.",
+            error_id="metrics.labels",
+        )
+    # image x class x (dsc, iou, assd, hd95, predicted, true)
+    table = np.array([[dataclasses.astuple(image.classes[n]) for n in numbers] for image in images], np.float64)
+    scores, predicted, true = table[..., :4], table[..., 4] > 0, table[..., 5] > 0
+    both = predicted & true
+
+    def rates(p: BoolArray, t: BoolArray) -> tuple[float, float]:
+        return mean((~p[t]).astype(np.float64)), mean(p[~t].astype(np.float64))
+
+    classes = {}
+    for index, number in enumerate(numbers):
+        present, paired = true[:, index], both[:, index]
+        miss, false_alarm = rates(predicted[:, index], present)
+        classes[number] = ClassSummary(
+            dsc=mean(scores[present, index, 0]),
+            iou=mean(scores[present, index, 1]),
+            assd=mean(scores[paired, index, 2]),
+            hd95=mean(scores[paired, index, 3]),
+            miss_rate=miss,
+            false_alarm_rate=false_alarm,
+            images=int(present.sum()),
+            distances=int(paired.sum()),
+        )
+    pooled = np.array([(image.pooled.dsc, image.pooled.iou) for image in images])
+    empty = int(np.isnan(pooled[:, 0]).sum())
+    if empty or not both.any():
+        warn_empty(
+            f"Segmentation: {empty} of {len(images)} images are empty, {int(both.sum())} classes have a distance"
+        )
+    miss, false_alarm = rates(predicted, true)
+    return SegmentationSummary(
+        classes=classes,
+        macro_dsc=nan_mean(np.array([c.dsc for c in classes.values()])),
+        macro_iou=nan_mean(np.array([c.iou for c in classes.values()])),
+        assd=mean(scores[both, 2]),
+        hd95=mean(scores[both, 3]),
+        pooled_dsc=nan_mean(pooled[:, 0]),
+        pooled_iou=nan_mean(pooled[:, 1]),
+        miss_rate=miss,
+        false_alarm_rate=false_alarm,
+        images=len(images),
+        empty=empty,
+        pairs=int(both.sum()),
+    )
+
+
+def overlap_as_published(
+    prediction: LabelArray,
+    truth: LabelArray,
+    *,
+    classes: Sequence[int] = LANDMARK_CLASSES,
+    reproduce: OverlapVariant = "d2gpland",
+) -> tuple[float, float]:
+    """Pooled (DSC, IoU) of one image as D2GPLand, D2GPLand-Plus and SRFT-GaLore code it.
+
+    Dice is (2 I + 1e-5) / (|P| + |T| + 1e-5) over the classes together and IoU = Dice / (2 - Dice), so that an empty
+    prediction of an empty truth counts 1 (here it is NaN elsewhere). The data set's value is the mean over images.
+
+    Raises:
+        UsageError: ``metrics.shape``, ``metrics.labels`` or ``metrics.name``.
+
+    Example:
+        >>> import numpy as np
+        >>> empty = np.zeros((2, 2), int)
+        >>> overlap_as_published(empty, empty)
+        (1.0, 1.0)
+    """
+    one_of(reproduce, ["d2gpland"], what="variant of the overlap")
+    _check_labels(prediction, truth, classes)
+    counts = np.array([_counts(prediction == number, truth == number) for number in classes]).sum(axis=0)
+    dice = float((2 * counts[0] + _SMOOTH) / (counts[1] + counts[2] + _SMOOTH))
+    return dice, dice / (2 - dice)
+
+
+def assd_as_published(
+    prediction: LabelArray,
+    truth: LabelArray,
+    *,
+    reproduce: PublishedAssd,
+    classes: Sequence[int] = LANDMARK_CLASSES,
+) -> float:
+    """The two published "ASSD" of liver landmarks, which measure different things and must not share a table.
+
+    * ``d2gpland-plus``: the stack of class masks as one volume, spacing 1 between pixels and between classes; mean of
+      the two directed means. A pixel of the wrong class is at most the number of classes away, so mix-ups hardly show.
+      80 where the prediction is empty.
+    * ``srft-galore``: the *background* mask; contour length elements on pixel corners, weighted by their length; 10
+      units a pixel; mean of the two directed means. The image frame is part of both contours and dilutes it.
+
+    Args:
+        prediction: H x W class numbers.
+        truth: H x W class numbers.
+        reproduce: which.
+        classes: foreground classes, in the order of the stack.
+
+    Returns:
+        Distance; NaN with an ``EmptyMaskWarning`` where the original stops with an error: truth empty, or no
+        background.
+
+    Raises:
+        UsageError: ``metrics.shape``, ``metrics.labels`` or ``metrics.name``.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.array([[0, 1, 0], [0, 2, 0]])
+        >>> assd_as_published(truth, truth, reproduce="srft-galore")
+        0.0
+        >>> assd_as_published(0 * truth, truth, reproduce="d2gpland-plus")
+        80.0
+    """
+    one_of(reproduce, ["d2gpland-plus", "srft-galore"], what="published distance")
+    _check_labels(prediction, truth, classes)
+    if reproduce == "srft-galore":
+        p, t = ~np.isin(prediction, classes), ~np.isin(truth, classes)
+        if not (p.any() and t.any()):
+            warn_empty("Published ASSD: no background")
+            return float("nan")
+        length_p, length_t = _contour(p), _contour(t)
+        to_p, to_t = distance_to(length_p > 0), distance_to(length_t > 0)
+        there = float((to_t * length_p)[length_p > 0].sum() / length_p.sum())
+        back = float((to_p * length_t)[length_t > 0].sum() / length_t.sum())
+        return _BACKGROUND_SPACING * (there + back) / 2
+    stacks = [np.stack([labels == number for number in classes]) for labels in (prediction, truth)]
+    if not stacks[1].any():
+        warn_empty("Published ASSD: the truth is empty")
+        return float("nan")
+    if not stacks[0].any():
+        return _EMPTY_PREDICTION_PX
+    surface_p, surface_t = (_volume_surface(stack) for stack in stacks)
+    there = mean(_volume_distance(surface_t)[surface_p])
+    return (there + mean(_volume_distance(surface_p)[surface_t])) / 2
+
+
+def _check_labels(prediction: LabelArray, truth: LabelArray, classes: Sequence[int]) -> None:
+    same_shape(prediction, truth, dimensions=2)
+    integer = all(np.issubdtype(labels.dtype, np.integer) for labels in (prediction, truth))
+    if not integer or not classes or len(set(classes)) < len(classes) or 0 in classes:
+        raise UsageError(
+            f"Labels of {prediction.dtype} and {truth.dtype} with the classes {list(classes)}",
+            why="Labels are whole numbers, 0 is the background, and a class is listed once.",
+            fix="Take the argmax of scores first; resize label maps with the nearest neighbour.",
+            error_id="metrics.labels",
+        )
+
+
+def _counts(prediction: BoolArray, truth: BoolArray) -> tuple[int, int, int]:
+    same_shape(prediction, truth)
+    boolean(prediction)
+    boolean(truth)
+    return int(np.count_nonzero(prediction & truth)), int(prediction.sum()), int(truth.sum())
+
+
+def _overlap(shared: int, predicted: int, true: int) -> tuple[float, float]:
+    if not predicted + true:
+        return float("nan"), float("nan")
+    return 2 * shared / (predicted + true), shared / (predicted + true - shared)
+
+
+def _class_scores(counts: tuple[int, int, int], pair: tuple[Float64, Float64], spacing: float) -> ClassScores:
+    dice, jaccard = _overlap(*counts)
+    return ClassScores(
+        dsc=dice,
+        iou=jaccard,
+        assd=spacing * _assd(*pair, None),
+        hd95=spacing * _hd95(*pair, None),
+        predicted=counts[1],
+        true=counts[2],
+    )
+
+
+def _assd(there: Float64, back: Float64, reproduce: str | None) -> float:
+    if reproduce is not None:
+        one_of(reproduce, ["medpy"], what="variant of the surface distance")
+        return (mean(there) + mean(back)) / 2
+    return mean(np.concatenate([there, back]))
+
+
+def _hd95(there: Float64, back: Float64, reproduce: str | None) -> float:
+    if reproduce is not None:
+        one_of(reproduce, ["medpy"], what="variant of the surface distance")
+    if not there.size:
+        return float("nan")
+    if reproduce is not None:
+        return float(np.percentile(np.concatenate([there, back]), _PERCENTILE))
+    return float(max(np.percentile(there, _PERCENTILE), np.percentile(back, _PERCENTILE)))
+
+
+def _surface(mask: BoolArray) -> BoolArray:
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    eroded = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(mask & (eroded == 0), np.bool_)
+
+
+def _volume_surface(stack: BoolArray) -> BoolArray:
+    # 6-neighbours: also the slices before and after, and nothing lies beyond the first and last.
+    inner = np.stack([mask & ~_surface(mask) for mask in stack])
+    empty = np.zeros_like(inner[:1])
+    above, below = np.concatenate([empty, stack[:-1]]), np.concatenate([stack[1:], empty])
+    return np.asarray(stack & ~(inner & above & below), np.bool_)
+
+
+def _volume_distance(surface: BoolArray) -> Float64:
+    # A few slices: the exact 3-D distance is the least over slices of the plane distance and the step between them.
+    planes = np.stack([distance_to(layer) for layer in surface]) ** 2
+    place = np.arange(len(surface))
+    steps = (place[:, None] - place[None, :]) ** 2
+    return np.stack([np.sqrt((planes + row[:, None, None]).min(axis=0)) for row in steps.astype(np.float64)])
+
+
+def _contour(mask: BoolArray) -> Float64:
+    # Length of the contour through every pixel corner: half a diagonal where one or three of the four pixels around it
+    # are set, a side for two neighbours, a diagonal for two opposite ones. Beyond the image nothing is set.
+    m = np.pad(mask, 1).astype(np.int8)
+    a, b, c, d = m[:-1, :-1], m[:-1, 1:], m[1:, :-1], m[1:, 1:]
+    count = a + b + c + d
+    opposite = (count == 2) & (a == d)
+    lengths = np.array([0.0, np.sqrt(0.5), 1.0, np.sqrt(0.5), 0.0])[count]
+    return np.asarray(np.where(opposite, np.sqrt(2.0), lengths), np.float64)
