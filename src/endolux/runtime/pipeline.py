@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
@@ -147,7 +150,7 @@ def run_pipeline(
 ) -> PipelineReport:
     """Read, predict and write in threads of their own, joined by queues of ``depth`` items.
 
-    The caller's thread predicts, so Ctrl-C is noticed between two frames. After Ctrl-C the sinks write what was
+    The caller's thread predicts and notices Ctrl-C between two frames. After Ctrl-C the sinks write what was
     predicted, close, and KeyboardInterrupt is raised. After an error in any stage everything stops, every sink is
     closed, and that first error is raised.
 
@@ -178,45 +181,77 @@ def run_pipeline(
     ]
     items, busy = 0, 0.0
     interrupt: KeyboardInterrupt | None = None
-    try:
-        for thread in (reader, *writers):
-            thread.start()
-        while not run.stop.is_set():
-            try:
-                item = incoming.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
-            if isinstance(item, _End):
-                break
-            start = time.perf_counter()
-            result = predict(item)
-            busy += time.perf_counter() - start
-            _hand_out(run, outgoing, result)
-            items += 1
-            if on_item is not None:
-                on_item(items)
-    except KeyboardInterrupt as error:
-        interrupt = error
-    except BaseException as error:
-        run.fail(error)
-    while True:
+    with _signals_held_back() as signalled:
         try:
-            run.no_more.set()
-            for thread, waiting in zip(writers, outgoing, strict=True):
-                _finish(run, waiting, thread)
-            for thread in (*writers, reader):
-                if thread.ident is not None:
-                    thread.join()
-            break
+            for thread in (reader, *writers):
+                thread.start()
+            while not (run.stop.is_set() or signalled.is_set()):
+                try:
+                    item = incoming.get(timeout=_POLL_S)
+                except queue.Empty:
+                    continue
+                if isinstance(item, _End):
+                    break
+                start = time.perf_counter()
+                result = predict(item)
+                busy += time.perf_counter() - start
+                _hand_out(run, outgoing, result)
+                items += 1
+                if on_item is not None:
+                    on_item(items)
         except KeyboardInterrupt as error:
-            # However often it comes: files are closed first, which takes as long as the few results that still wait.
             interrupt = error
+        except BaseException as error:
+            run.fail(error)
+        while True:
+            try:
+                run.no_more.set()
+                for thread, waiting in zip(writers, outgoing, strict=True):
+                    _finish(run, waiting, thread)
+                for thread in (*writers, reader):
+                    if thread.ident is not None:
+                        thread.join()
+                break
+            except KeyboardInterrupt as error:
+                # However often it comes: files are closed first, which takes as long as the few results that wait.
+                interrupt = error
     run.busy_s["predict"] = busy
     if interrupt is not None:
         raise interrupt
     if run.failure is not None:
         raise run.failure
     return PipelineReport(items=items, wall_s=time.perf_counter() - started, busy_s=dict(sorted(run.busy_s.items())))
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[threading.Event]:
+    """Remember Ctrl-C and termination instead of raising at once, and deliver them at the end of the block.
+
+    An exception that may come up between any two instructions can split a hand-over between two sinks or leave a
+    queue's lock taken; a flag that is asked between two frames cannot. Signals reach the main thread only.
+    """
+    came: list[tuple[int, FrameType | None]] = []
+    event = threading.Event()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append((number, frame))
+        event.set()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(kind)
+            # What is ignored stays ignored, and a default termination stays immediate.
+            if callable(handler):
+                before[int(kind)] = handler
+                signal.signal(kind, remember)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number, frame in came[:1]:
+        before[number](number, frame)
 
 
 def _hand_out(run: _Run[Item, Result], outgoing: Sequence[queue.Queue[Result | _End]], result: Result) -> None:
