@@ -1,5 +1,6 @@
 """Baselines, predictors, runner and report."""
 
+import hashlib
 import json
 import math
 
@@ -236,6 +237,10 @@ def test_a_model_gives_its_card_hash_engine_and_precision(pairs_folder):
     class Card:
         output = Output()
 
+        def model_dump(self, *, mode):
+            assert mode == "json"
+            return {"name": "tiny", "files": {}, "metrics": [self]}
+
     class Bundle:
         name, card, card_sha256 = "tiny", Card(), "ab" * 32
 
@@ -257,6 +262,7 @@ def test_a_model_gives_its_card_hash_engine_and_precision(pairs_folder):
         "type": "model",
         "name": "tiny",
         "card_sha256": "ab" * 32,
+        "model_sha256": hashlib.sha256(b'{"files": {}, "name": "tiny"}').hexdigest(),
         "engine": "onnxruntime",
         "engine_version": "1.0",
         "precision": "exact",
@@ -283,6 +289,16 @@ def test_report_files(pairs_folder, tmp_path):
     with pytest.raises(UsageError) as caught:
         write_report(out / FRAMES_FILE, content, result.frames)
     assert caught.value.error_id == "output.is-file"
+
+
+def test_a_place_that_cannot_be_written_to_shows_before_the_work(tmp_path, monkeypatch):
+    from endolux.evaluate import report
+
+    report.check_output(tmp_path / "new" / "deep")
+    monkeypatch.setattr(report.os, "access", lambda path, _mode: path != tmp_path)
+    with pytest.raises(UsageError) as caught:
+        report.check_output(tmp_path / "new" / "deep")
+    assert caught.value.error_id == "output.not-writable"
 
 
 def test_report_is_deterministic(pairs_folder):

@@ -64,3 +64,17 @@ def test_a_perfect_prediction_scores_zero(bench):
     frame = bench.load_frames("endoslam", DATA)[0]
     found = bench.frame_metrics(frame, 1 / np.maximum(frame.truth + 2, 1e-3))
     assert found["abs_rel"] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_protocol_runner_agrees_with_the_benchmark_on_real_frames(bench):
+    from endolux.datasets import get_protocol, open_dataset
+    from endolux.evaluate.predictors import open_predictor
+    from endolux.evaluate.protocol_run import run_protocol, select_frames
+
+    data, convention = open_dataset("simcol3d", DATA / "simcol3d_10frames"), get_protocol("simcol3d-any")
+    for name in ("constant", "brightness"):
+        result = run_protocol(open_predictor(f"baseline:{name}"), data, convention, select_frames(data, convention))
+        found = np.mean([frame.measured.metrics["abs_rel"] for frame in result.frames])
+        function = bench.BASELINES[name]
+        expected = bench.score(lambda image, f=function: f(image, None), data=DATA, datasets=("simcol3d",))["simcol3d"]
+        assert found == pytest.approx(expected["abs_rel"], rel=1e-3)

@@ -506,3 +506,12 @@ def test_real_images_agree_with_an_independent_reader() -> None:
         assert np.abs(read(path).image.astype(int) - expected).mean() < 1.0, path
         seen += 1
     assert seen > 10
+
+
+def test_tiff_whose_size_tag_is_empty_is_refused(tmp_path: Path) -> None:
+    # Width with count 0: the tag is there and says nothing.
+    entries = struct.pack("<HHII", 256, 4, 0, 0) + struct.pack("<HHII", 257, 4, 1, 8)
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 2) + entries + struct.pack("<I", 0))
+    with pytest.raises(InputError):
+        read(path)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from endolux.cli import render
-from endolux.errors import EXIT_MODEL, EXIT_OK, ModelError
+from endolux.errors import EXIT_MODEL, EXIT_OK, ModelError, UsageError
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
@@ -19,6 +20,7 @@ def register(app: App) -> None:
     models.command(ls, name="ls")
     models.command(show, name="show")
     models.command(verify, name="verify")
+    models.command(card, name="card")
     app.command(models)
 
 
@@ -129,6 +131,45 @@ def verify(name: str, /, *, as_json: JsonFlag = False) -> int:
             error_id="model.hash",
         )
     render.answer(f"{len(checks)} files intact in {find_bundle(name)}")
+    return EXIT_OK
+
+
+def card(
+    name: str, /, *, add: Path | None = None, output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None
+) -> int:
+    """Render a model's card as Markdown, with every figure measured under a protocol.
+
+    Args:
+        name: name of a bundled model, or a bundle's folder.
+        add: result.json of 'endolux evaluate --protocol' that is first added to the card of a bundle's folder.
+        output: write the Markdown into this file instead.
+    """
+    from endolux.evaluate.cards import add_metric, card_markdown
+    from endolux.io.tables import write_bytes_atomic
+    from endolux.runtime.bundles import list_bundles, load_bundle
+
+    if output is not None and output.exists():
+        raise UsageError(
+            f"'{output}' exists already",
+            why="Files are never overwritten.",
+            fix="Choose another file with -o FILE.",
+            error_id="output.exists",
+        )
+    if add is not None:
+        if name in list_bundles():
+            raise UsageError(
+                f"'{name}' belongs to this installation",
+                why="Its card is part of the package, and changing it would change what everyone else calls so.",
+                fix="Give the folder of a bundle of your own.",
+                error_id="card.installed",
+            )
+        entry = add_metric(name, add)
+        render.note(f"added {entry.protocol}")
+    text = card_markdown(load_bundle(name))
+    if output is None:
+        render.answer(text)
+    else:
+        write_bytes_atomic(output, (text + "\n").encode("utf-8", "backslashreplace"))
     return EXIT_OK
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -81,3 +81,45 @@ def bootstrap_mean(
     return Interval(
         mean=float(present.mean()), low=float(low), high=float(high), frames=int(present.size), missing=missing
     )
+
+
+def bootstrap_ratio(
+    numerators: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    *,
+    finish: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Percentile interval of ``finish(sum(numerators) / sum(weights))`` when units are drawn with replacement.
+
+    Args:
+        numerators: K x N, one column a unit (frame or sequence).
+        weights: N, not negative; units of weight 0 may be drawn and add nothing.
+        finish: from K x R means to R values.
+        rng: where the draws come from.
+        resamples: number of draws.
+        level: coverage between 0 and 1.
+
+    Returns:
+        (low, high); NaN for fewer than two units of positive weight.
+
+    Example:
+        >>> ones = np.ones((1, 5))
+        >>> bootstrap_ratio(ones, np.ones(5), finish=lambda means: means[0], rng=np.random.default_rng(0))
+        (1.0, 1.0)
+    """
+    keep = weights > 0
+    numerators, weights = numerators[:, keep], weights[keep]
+    if weights.size < 2:
+        return float("nan"), float("nan")
+    values = np.empty(resamples)
+    rows = max(1, _CHUNK // weights.size)
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        drawn = rng.integers(0, weights.size, (count, weights.size))
+        total = weights[drawn].sum(axis=1)
+        values[start : start + count] = finish(np.stack([row[drawn].sum(axis=1) / total for row in numerators]))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

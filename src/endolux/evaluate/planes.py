@@ -22,12 +22,13 @@ DEPTH_SUFFIXES = CODE_SUFFIXES + FLOAT_SUFFIXES
 _Plane = tuple[npt.NDArray[np.float64], MaskArray]
 
 
-def read_plane(path: Path) -> _Plane:
+def read_plane(path: Path, *, squeeze: bool = False) -> _Plane:
     """The numbers of a depth file as they are stored, H x W float64, and which pixels the file itself calls valid.
 
     Args:
         path: 16-bit single-channel PNG or TIFF, ``.npy`` with H x W floats, or ``.npz`` with one such array (or
             ``depth`` or ``values``) and optionally a boolean ``valid``.
+        squeeze: also take arrays with axes of length 1, such as 1 x H x W, as networks give them.
 
     Raises:
         InputError: missing, empty or damaged file, too many pixels; ``evaluate.depth-bits`` for an image that is not
@@ -44,9 +45,9 @@ def read_plane(path: Path) -> _Plane:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            return _checked(path, np.load(path, mmap_mode="r", allow_pickle=False), None)
+            return _checked(path, np.load(path, mmap_mode="r", allow_pickle=False), None, squeeze)
         if suffix == ".npz":
-            return _read_npz(path, size)
+            return _read_npz(path, size, squeeze)
         if suffix in CODE_SUFFIXES:
             return _read_codes(path)
     except EOFError as error:
@@ -91,7 +92,7 @@ def _read_codes(path: Path) -> _Plane:
     return codes.astype(np.float64), np.ones(codes.shape, np.bool_)
 
 
-def _read_npz(path: Path, size: int) -> _Plane:
+def _read_npz(path: Path, size: int, squeeze: bool) -> _Plane:
     limit = pixel_limit()
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -103,10 +104,16 @@ def _read_npz(path: Path, size: int) -> _Plane:
         names = names or [name for name in content.files if name != "valid"]
         if len(names) != 1:
             raise ValueError(f"it holds {', '.join(content.files) or 'nothing'}, and no single array 'depth'")
-        return _checked(path, content[names[0]], content["valid"] if "valid" in content.files else None)
+        valid = content["valid"] if "valid" in content.files else None
+        return _checked(path, content[names[0]], valid, squeeze)
 
 
-def _checked(path: Path, array: npt.NDArray[np.generic], valid: npt.NDArray[np.generic] | None) -> _Plane:
+def _checked(
+    path: Path, array: npt.NDArray[np.generic], valid: npt.NDArray[np.generic] | None, squeeze: bool
+) -> _Plane:
+    if squeeze and array.ndim > 2:
+        array = array.reshape([n for n in array.shape if n != 1] or (1, 1))
+        valid = valid if valid is None else valid.reshape([n for n in valid.shape if n != 1] or (1, 1))
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
         raise InputError(
             f"'{printable(path)}' holds {array.shape} {array.dtype}; H x W floats are expected",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from endolux.errors import InputError, UsageError
 from endolux.evaluate.baselines import PREFIX, Baseline, get_baseline
-from endolux.evaluate.pairs import Pair
+from endolux.evaluate.cards import model_sha256
 from endolux.evaluate.planes import CODE_SUFFIXES, DEPTH_SUFFIXES, read_plane
 from endolux.io.paths import printable
 from endolux.prep.content_area import find_content_area
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Predictor(Protocol):
-    """Gives the depth of a pair's image.
+    """Gives the depth of a frame.
 
     Attributes:
         name: for reports.
@@ -37,8 +37,8 @@ class Predictor(Protocol):
     @property
     def provenance(self) -> Mapping[str, str | float | None]: ...  # noqa: D102
 
-    def predict(self, pair: Pair, frame: Frame) -> DepthMap:
-        """Depth at the size of the frame. Raises EndoluxError for a frame that cannot be predicted."""
+    def predict(self, name: str, frame: Frame) -> DepthMap:
+        """Depth of the frame called ``name``. Raises EndoluxError for a frame that cannot be predicted."""
         ...
 
 
@@ -101,7 +101,7 @@ class BaselinePredictor:
         """Its name is all there is."""
         return {"type": "baseline", "name": self.name}
 
-    def predict(self, pair: Pair, frame: Frame) -> DepthMap:  # noqa: ARG002 -- the protocol's signature
+    def predict(self, name: str, frame: Frame) -> DepthMap:  # noqa: ARG002 -- the protocol's signature
         """Depth of the frame."""
         return self.baseline(frame.image, find_content_area(frame.image).mask(*frame.size))
 
@@ -117,6 +117,7 @@ class ModelPredictor:
             "type": "model",
             "name": model.bundle.name,
             "card_sha256": model.bundle.card_sha256,
+            "model_sha256": model_sha256(model.bundle.card),
             "engine": model.engine.name,
             "engine_version": model.engine.version,
             "precision": model.engine.precision,
@@ -130,17 +131,17 @@ class ModelPredictor:
 
         return cls(load(name, engine=engine, precision=precision, threads=threads), name=name)
 
-    def predict(self, pair: Pair, frame: Frame) -> DepthMap:  # noqa: ARG002 -- the protocol's signature
+    def predict(self, name: str, frame: Frame) -> DepthMap:  # noqa: ARG002 -- the protocol's signature
         """Depth of the frame."""
         return self._model.predict(frame)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FolderPredictor:
-    """Depth files, one for each image, found by the image's stem.
+    """Depth files, one for each frame.
 
     Attributes:
-        files: stem of the image -> depth file.
+        files: name of the frame (for pairs: stem of the image) -> depth file.
         codes_per_unit: codes of a 16-bit file that make one unit.
     """
 
@@ -150,21 +151,17 @@ class FolderPredictor:
     codes_per_unit: float
     provenance: Mapping[str, str | float | None]
 
-    def predict(self, pair: Pair, frame: Frame) -> DepthMap:  # noqa: ARG002 -- the protocol's signature
-        """Read the depth of the pair."""
-        path = self.files.get(pair.name)
+    def predict(self, name: str, frame: Frame) -> DepthMap:  # noqa: ARG002 -- the protocol's signature
+        """Read the depth of the frame."""
+        path = self.files.get(name)
         if path is None:
             raise InputError(
-                f"No prediction for '{printable(pair.name)}' in '{printable(self.name)}'",
-                why="Predictions are found by the stem of the image's name.",
-                fix="Predict every image of the data folder.",
+                f"No prediction for '{printable(name)}' in '{printable(self.name)}'",
+                why="Predictions are found by the name of the image or of the frame.",
+                fix="Predict every image of the data.",
                 error_id="evaluate.no-prediction",
             )
-        values, valid = read_plane(path)
-        if path.suffix.lower() in CODE_SUFFIXES:
-            valid &= values > 0
-            values = values / self.codes_per_unit
-        return DepthMap(values=values.astype(np.float32), kind=self.kind, valid=valid)
+        return read_prediction(path, kind=self.kind, codes_per_unit=self.codes_per_unit)
 
 
 def _open_folder(folder: Path, kind: DepthKind | None, scale: float | None) -> FolderPredictor:
@@ -178,13 +175,7 @@ def _open_folder(folder: Path, kind: DepthKind | None, scale: float | None) -> F
             )
         return _open_run(folder)
     if kind is None:
-        choices = " or ".join(k.value for k in DepthKind)
-        raise UsageError(
-            f"What do the predictions in '{printable(folder)}' mean?",
-            why="The folder has no meta.json, and numbers alone do not tell depth from disparity.",
-            fix=f"Add --prediction-kind {choices}.",
-            error_id="evaluate.prediction-kind",
-        )
+        raise unknown_kind(printable(folder))
     root = folder / "depth" if (folder / "depth").is_dir() else folder
     files: dict[str, Path] = {}
     for path in sorted(root.iterdir()):
@@ -198,7 +189,48 @@ def _open_folder(folder: Path, kind: DepthKind | None, scale: float | None) -> F
                     error_id="evaluate.ambiguous",
                 )
             files[stem] = path
-    coded = any(path.suffix.lower() in CODE_SUFFIXES for path in files.values())
+    check_codes(folder, files.values(), kind, scale)
+    provenance: dict[str, str | float | None] = {
+        "type": "folder",
+        "name": printable(folder.resolve().name),
+        "codes_per_unit": scale,
+    }
+    return FolderPredictor(name=str(folder), kind=kind, files=files, codes_per_unit=scale or 1.0, provenance=provenance)
+
+
+def read_prediction(path: Path, *, kind: DepthKind, codes_per_unit: float = 1.0) -> DepthMap:
+    """Read one depth file of any software: floats as they are, 16-bit codes divided, 0 as "no value" in codes.
+
+    Raises:
+        InputError: as :func:`endolux.evaluate.planes.read_plane`.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "a.npy"
+        >>> np.save(file, np.full((1, 2, 3), 7.0, np.float32))
+        >>> read_prediction(file, kind=DepthKind.METRIC).values.shape
+        (2, 3)
+    """
+    values, valid = read_plane(path, squeeze=True)
+    if path.suffix.lower() in CODE_SUFFIXES:
+        valid &= values > 0
+        values = values / codes_per_unit
+    return DepthMap(values=values.astype(np.float32), kind=kind, valid=valid)
+
+
+def unknown_kind(name: str) -> UsageError:
+    """The error for predictions whose meaning nobody stated."""
+    return UsageError(
+        f"What do the predictions in '{name}' mean?",
+        why="There is no meta.json, and numbers alone do not tell depth from disparity.",
+        fix=f"Add --prediction-kind {' or '.join(k.value for k in DepthKind)}.",
+        error_id="evaluate.prediction-kind",
+    )
+
+
+def check_codes(folder: Path, paths: Iterable[Path], kind: DepthKind, scale: float | None) -> None:
+    """Refuse 16-bit metric predictions of unknown unit, and impossible units. Raises UsageError."""
+    coded = any(path.suffix.lower() in CODE_SUFFIXES for path in paths)
     if coded and kind is DepthKind.METRIC and scale is None:
         raise UsageError(
             f"The unit of the 16-bit predictions in '{printable(folder)}' is not stated",
@@ -213,12 +245,6 @@ def _open_folder(folder: Path, kind: DepthKind | None, scale: float | None) -> F
             fix="For example 100 for steps of 0.01 mm.",
             error_id="evaluate.prediction-kind",
         )
-    provenance: dict[str, str | float | None] = {
-        "type": "folder",
-        "name": printable(folder.resolve().name),
-        "codes_per_unit": scale,
-    }
-    return FolderPredictor(name=str(folder), kind=kind, files=files, codes_per_unit=scale or 1.0, provenance=provenance)
 
 
 def _open_run(folder: Path) -> FolderPredictor:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import io
 import math
-import platform
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from pydantic import JsonValue
 
-import endolux
 from endolux.errors import UsageError
 from endolux.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, bootstrap_mean
+from endolux.evaluate.provenance import public_command, public_text, versions
 from endolux.evaluate.runner import Evaluation, FrameResult
 from endolux.geometry.align import Alignment
 from endolux.io.tables import make_output_folder, write_bytes_atomic, write_json_atomic
 from endolux.metrics.depth import METRICS
 
 SCHEMA_VERSION = 1
+PAIRS_PROTOCOL = "pairs/1"
+"""What a folder of pairs is scored by: no published convention, every pixel with a truth, mean over frames."""
 RESULT_FILE = "result.json"
 FRAMES_FILE = "frames.csv"
 _COUNTS = (
@@ -35,7 +35,7 @@ _COUNTS = (
     "floored",
     "nonpositive",
 )
-_MEANING = {
+ALIGNMENT_MEANING = {
     Alignment.NONE: "no alignment: metric prediction against metric truth",
     Alignment.MEDIAN: "per frame: prediction * median(truth) / median(prediction)",
     Alignment.SCALE_SHIFT_DEPTH: "per frame: least squares, truth ~ scale * depth + shift",
@@ -72,15 +72,19 @@ def document(
         evaluation: what was measured.
         seed: of the bootstrap.
         resamples: of the bootstrap.
-        data: how the data folder was named.
-        command: the command line, if there was one.
+        data: name of the data folder.
+        command: the command line, if there was one; paths in it are cut to their names.
     """
     frames = evaluation.frames
     totals: dict[str, JsonValue] = {key: sum(getattr(frame, key) for frame in frames) for key in _COUNTS}
     unit = "mm" if evaluation.truth.depth_kind.value == "metric" else "disparity"
     return {
         "schema_version": SCHEMA_VERSION,
-        "protocol": None,
+        "kind": "pairs",
+        "protocol": {
+            "id": f"{PAIRS_PROTOCOL}+alignment={evaluation.alignment.value}+truth={evaluation.truth.kind.value}",
+            "dataset": "pairs",
+        },
         "metrics": {
             metric: {
                 "mean": _finite(interval.mean),
@@ -106,13 +110,13 @@ def document(
         "negative_scales": sum(frame.scale < 0 for frame in frames),
         "pixels": totals,
         "failures": [
-            {"index": f.index, "name": f.name, "id": f.error.error_id, "what": f.error.what}
+            {"index": f.index, "name": f.name, "id": f.error.error_id, "what": public_text(f.error.what)}
             for f in evaluation.failures
         ],
         "model": {**evaluation.predictor, "kind": evaluation.prediction_kind.value},
         "alignment": {
             "name": evaluation.alignment.value,
-            "meaning": _MEANING[evaluation.alignment],
+            "meaning": ALIGNMENT_MEANING[evaluation.alignment],
             "prediction_inverted": evaluation.inverted,
         },
         "truth": {"kind": evaluation.truth.kind.value, "codes_per_mm": evaluation.truth.codes_per_mm},
@@ -121,15 +125,12 @@ def document(
             "pairs": len(frames) + len(evaluation.failures),
             "list_sha256": evaluation.list_sha256,
         },
-        "versions": {
-            "endolux": endolux.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "onnxruntime": _version("onnxruntime"),
-            "openvino": _version("openvino"),
+        "versions": versions(),
+        "command": list(public_command(command)),
+        "per_frame": {
+            "name": [frame.name for frame in frames],
+            "metrics": {metric: [_finite(frame.metrics[metric]) for frame in frames] for metric in METRICS},
         },
-        "command": list(command),
     }
 
 
@@ -140,7 +141,7 @@ def table(evaluation: Evaluation, *, seed: int = 0, resamples: int = RESAMPLES) 
     compared = sum(frame.compared for frame in frames)
     lines = [
         f"model      {evaluation.predictor['name']} ({evaluation.prediction_kind.value})",
-        f"alignment  {evaluation.alignment.value} ({_MEANING[evaluation.alignment]})",
+        f"alignment  {evaluation.alignment.value} ({ALIGNMENT_MEANING[evaluation.alignment]})",
     ]
     if evaluation.inverted:
         lines.append("           predicted depth was turned into 1/depth for this alignment")
@@ -199,7 +200,15 @@ def check_output(folder: Path) -> None:
             fix="Choose another folder with -o FOLDER.",
             error_id="output.is-file",
         )
-    taken = [name for name in (RESULT_FILE, FRAMES_FILE) if (folder / name).exists()]
+    place = next((parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent)), folder)
+    if place.is_dir() and not os.access(place, os.W_OK):
+        raise UsageError(
+            f"Cannot write to '{folder}'",
+            why=f"'{place}' is not writable, which would show only after the whole evaluation.",
+            fix="Choose an output folder that you may write to (-o FOLDER).",
+            error_id="output.not-writable",
+        )
+    taken = [name for name in (RESULT_FILE, FRAMES_FILE, "report.html") if (folder / name).exists()]
     if taken:
         raise UsageError(
             f"'{folder / taken[0]}' exists already",
@@ -228,10 +237,3 @@ def _finite(value: float) -> float | None:
 
 def _text(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4g}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

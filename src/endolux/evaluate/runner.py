@@ -177,7 +177,7 @@ def measure(predictor: Predictor, pair: Pair, *, truth: TruthFormat, alignment: 
     height, width = true.values.shape
     if frame.size != (width, height):
         raise _wrong_size(pair, "image", frame.size, (width, height))
-    depth = predictor.predict(pair, frame)
+    depth = predictor.predict(pair.name, frame)
     if depth.size != (width, height):
         raise _wrong_size(pair, "prediction", depth.size, (width, height))
     return compare(pair.name, depth, true.values, true.valid, truth=truth, alignment=alignment, bad=true)

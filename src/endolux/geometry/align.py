@@ -13,6 +13,7 @@ from endolux.errors import UsageError
 from endolux.types import DepthKind, DepthMap, MaskArray
 
 _Float64 = npt.NDArray[np.float64]
+_LARGE, _SAMPLE = 100_000, 4_000
 
 
 class Alignment(enum.StrEnum):
@@ -150,39 +151,100 @@ def align(
         return AlignedDepth(
             values=values, valid=valid, scale=np.nan, shift=np.nan, alignment=alignment, dropped=dropped
         )
+    fitted = fit(p, t, alignment=alignment, prediction_kind=prediction.kind, truth_kind=truth_kind)
+    values[valid] = fitted.values
+    return AlignedDepth(
+        values=values,
+        valid=valid,
+        scale=fitted.scale,
+        shift=fitted.shift,
+        alignment=alignment,
+        inverted=fitted.inverted,
+        floored=fitted.floored,
+        dropped=dropped,
+    )
 
-    truth_is_disparity = truth_kind is DepthKind.RELATIVE_DISPARITY
-    scale, shift, floored, inverted = 1.0, 0.0, 0, False
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fit:
+    """Fitted values of the pixels alone; the other attributes as in :class:`AlignedDepth`."""
+
+    values: _Float64
+    scale: float
+    shift: float
+    inverted: bool = False
+    floored: int = 0
+
+
+def fit(
+    prediction: npt.NDArray[np.floating[Any]],
+    truth: npt.NDArray[np.floating[Any]],
+    *,
+    alignment: Alignment,
+    prediction_kind: DepthKind,
+    truth_kind: DepthKind = DepthKind.METRIC,
+) -> Fit:
+    """The core of :func:`align`, on the compared pixels only and without its checks: for callers that made them.
+
+    Args:
+        prediction: N usable values.
+        truth: N positive finite values, N at least 1.
+        alignment: what to fit; one that ``check_alignment`` allows.
+        prediction_kind: meaning of the prediction.
+        truth_kind: meaning of the truth.
+
+    Example:
+        >>> import numpy as np
+        >>> pixels = np.array([1.0, 2.0, 4.0])
+        >>> fit(pixels, 3 * pixels, alignment=Alignment.MEDIAN, prediction_kind=DepthKind.RELATIVE_DEPTH).scale
+        3.0
+    """
+    p, t = prediction.astype(np.float64, copy=False), truth.astype(np.float64, copy=False)
     if alignment is Alignment.MEDIAN:
-        scale = float(np.median(t) / np.median(p))
-        fitted = p * scale
-    elif alignment is Alignment.SCALE_SHIFT_DEPTH:
+        scale = median(truth) / median(prediction)
+        return Fit(values=p * scale, scale=scale, shift=0.0)
+    if alignment is Alignment.SCALE_SHIFT_DEPTH:
         scale, shift = _least_squares(p, t)
-        fitted = scale * p + shift
-    elif alignment is Alignment.SCALE_SHIFT_DISPARITY:
-        inverted = is_depth
+        return Fit(values=scale * p + shift, scale=scale, shift=shift)
+    if alignment is Alignment.SCALE_SHIFT_DISPARITY:
+        inverted = prediction_kind is not DepthKind.RELATIVE_DISPARITY
+        truth_is_disparity = truth_kind is DepthKind.RELATIVE_DISPARITY
         target = t if truth_is_disparity else 1.0 / t
         source = 1.0 / p if inverted else p
         scale, shift = _least_squares(source, target)
-        fitted = scale * source + shift
+        fitted, floored = scale * source + shift, 0
         if not truth_is_disparity:
             low = float(target.min())
             # A constant frame rounds below its own minimum; only a real shortfall is counted.
             floored = int(np.count_nonzero(fitted < low * (1.0 - 1e-9)))
             fitted = 1.0 / np.maximum(fitted, low)
-    else:
-        fitted = p
-    values[valid] = fitted
-    return AlignedDepth(
-        values=values,
-        valid=valid,
-        scale=scale,
-        shift=shift,
-        alignment=alignment,
-        inverted=inverted,
-        floored=floored,
-        dropped=dropped,
-    )
+        return Fit(values=fitted, scale=scale, shift=shift, inverted=inverted, floored=floored)
+    return Fit(values=p, scale=1.0, shift=0.0)
+
+
+def median(values: npt.NDArray[np.floating[Any]]) -> float:
+    """Median of finite numbers, the mean of the two middle ones in float64 for an even count.
+
+    Partitions in the array's own precision, which is faster for float32 and gives the same two numbers. Of large
+    arrays only the values between two bounds are partitioned; the bounds come from a sample, and where the middle does
+    not lie between them everything is, so that the sample never shows in the result.
+
+    Example:
+        >>> import numpy as np
+        >>> median(np.float32([4, 1, 3, 2]))
+        2.5
+    """
+    middle, even = values.size // 2, values.size % 2 == 0
+    if values.size > _LARGE:
+        sample = np.sort(values[:: values.size // _SAMPLE])
+        low, high = sample[int(0.45 * sample.size)], sample[int(0.55 * sample.size)]
+        below = int(np.count_nonzero(values < low))
+        inside = values[np.flatnonzero((values >= low) & (values <= high))]
+        if below + 1 <= middle < below + inside.size:
+            values, middle = inside, middle - below
+    parts = np.partition(values, middle, axis=None)
+    upper = float(parts[middle])
+    return 0.5 * (float(parts[:middle].max()) + upper) if even else upper
 
 
 def _least_squares(x: _Float64, y: _Float64) -> tuple[float, float]:

@@ -221,7 +221,8 @@ def _tiff(file: BinaryIO, head: bytes) -> ImageHeader:
         tags[tag] = struct.unpack_from(f"{order}{count}{code}", raw)
         if tag == 338 and code == "H" and tags[tag] == (2,):
             alpha_tag = (first + start + size - inline, struct.pack(order + "H", 1))
-    if 256 not in tags or 257 not in tags:
+    # A tag may be there and hold no value at all.
+    if not tags.get(256) or not tags.get(257):
         raise ValueError("it does not give its size")
     offsets, counts = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
     return ImageHeader(
@@ -230,7 +231,7 @@ def _tiff(file: BinaryIO, head: bytes) -> ImageHeader:
         height=tags[257][0],
         end=max((offset + count for offset, count in zip(offsets, counts, strict=False)), default=0),
         alpha_tag=alpha_tag,
-        largest_block=tags.get(322, (0,))[0] * tags.get(323, (0,))[0],
+        largest_block=(tags.get(322) or (0,))[0] * (tags.get(323) or (0,))[0],
     )
 
 
