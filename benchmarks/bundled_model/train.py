@@ -1,4 +1,4 @@
-"""Make the bundled network again, from nothing: phantom frames, three trainings, bundle.
+"""Make the bundled network again, from nothing: phantom frames, two trainings, their average, bundle.
 
     python benchmarks/bundled_model/train.py OUTPUT [--threads N] [--real-data ../shared/data]
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from endolux.prep.content_area import find_content_area
 from endolux.prep.network_input import network_input, restore
 from endolux.runtime.card import Preprocessing
 from endolux.train.augment import Augmentation
+from endolux.train.averaging import interpolate, recalibrate
 from endolux.train.checkpoints import load_network
+from endolux.train.data import Position, Stream
 from endolux.train.loop import OnCheckpoint, TrainSettings, train
 
 HERE = Path(__file__).resolve().parent
@@ -43,11 +46,9 @@ COARSE = TrainSettings(steps=4200, batch=16, lr=2e-3, size=(256, 192))
 # The second stage starts from here: the last quarter of the first one's schedule is left to it.
 COARSE_END = 3000
 FINE = TrainSettings(steps=4700, batch=16, lr=1.5e-3, size=(320, 256))
+FINE_LOSSES = LossWeights(gradient=1.0, anchor=0.05, variance_focus=0.95)
 FINE_AUGMENTATION = Augmentation(light=0.6, light_range=0.9, flatten=0.3)
-# After two stages dark red tissue still read as far: a last, short one teaches that blood is no distance.
-LAST = TrainSettings(steps=1500, batch=16, lr=8e-4, size=(320, 256))
-LAST_AUGMENTATION = Augmentation(light=0.6, light_range=0.9, flatten=0.3, blood=0.6)
-LOSSES = LossWeights(gradient=1.0, anchor=0.05, variance_focus=0.95)
+FINE_SHARE = 0.7
 
 
 def scorer(data: Path) -> OnCheckpoint:
@@ -84,7 +85,6 @@ def _stage(
     *,
     end: int | None = None,
     initial: Path | None = None,
-    augmentation: Augmentation | None = None,
 ) -> None:
     """Train one stage, or what is left of it; with ``end`` only up to the checkpoint of that step."""
     if end is not None and (run / f"step-{end:08d}").exists():
@@ -104,8 +104,8 @@ def _stage(
             data=data,
             output=run,
             settings=dataclasses.replace(settings, threads=arguments.threads),
-            losses=None if initial is None else LOSSES,
-            augmentation=augmentation,
+            losses=None if initial is None else FINE_LOSSES,
+            augmentation=None if initial is None else FINE_AUGMENTATION,
             initial=initial,
             resume=(run / "log.jsonl").exists(),
             on_checkpoint=at_checkpoint,
@@ -124,18 +124,14 @@ def main() -> None:
     folders = {name: output / "data" / name for name in DATA}
     for name, settings in DATA.items():
         write_shards(settings, folders[name], shard_frames=SHARD, workers=arguments.threads)
-    both = list(folders.values())
     _stage(output / "coarse", COARSE, [folders["one"]], arguments, end=COARSE_END)
-    _stage(
-        output / "fine",
-        FINE,
-        both,
-        arguments,
-        initial=output / "coarse" / f"step-{COARSE_END:08d}",
-        augmentation=FINE_AUGMENTATION,
-    )
-    _stage(output / "last", LAST, both, arguments, initial=output / "fine", augmentation=LAST_AUGMENTATION)
-    network, _ = load_network(output / "last")
+    coarse = output / "coarse" / f"step-{COARSE_END:08d}"
+    both = list(folders.values())
+    _stage(output / "fine", FINE, both, arguments, initial=coarse)
+    # The second stage gained on evenly lit frames and lost on others; between the two lies most of both.
+    between = interpolate(load_network(coarse)[0], load_network(output / "fine")[0], share=FINE_SHARE)
+    stream = Stream(both, batch=16, seed=9, augmentation=FINE_AUGMENTATION, size=(320, 256), position=Position())
+    network = recalibrate(between, (batch for batch, _ in itertools.islice(stream.batches(first_step=0), 25)))
     words = yaml.safe_load((HERE / "card.yaml").read_text(encoding="utf-8"))
     exported = export_bundle(network, folder=output / "repdepth-colon", name="repdepth-colon", card=words)
     print(exported.bundle.folder)

@@ -61,6 +61,5 @@ def develop(radiance: FloatArray, scope: Scope, rng: np.random.Generator, *, gai
         image = (image * soft + rng.uniform(0, 12) * (1 - soft)).astype(np.uint8)
     if scope.jpeg_quality:
         _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scope.jpeg_quality])
-        decoded = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
-        return decoded
+        image = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
     return np.asarray(image, np.uint8)

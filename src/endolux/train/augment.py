@@ -32,7 +32,6 @@ class Augmentation:
         aspect: largest relative change of the aspect ratio.
         gamma, gain: ranges, drawn logarithmically.
         colour, cast, grey: probability of a hue/saturation change, of a colour cast, of no colour at all.
-        blood: probability of smooth patches that darken green and blue and hardly red, as perfused tissue does.
         light_range: how far, in natural logarithms, the smooth illumination field goes up and down.
         flatten: probability of a shading correction, which hides how light falls off with distance.
         light, lens, noise, content_area, scaler, text, highlights, occluders, codec: probability of each effect.
@@ -46,7 +45,6 @@ class Augmentation:
     colour: float = 0.6
     cast: float = 0.4
     grey: float = 0.05
-    blood: float = 0.0
     light_range: float = 0.45
     flatten: float = 0.0
     light: float = 0.4
@@ -95,9 +93,7 @@ def augment(
     image, depth = _view(image, depth, rng, s, size or (image.shape[1], image.shape[0]))
     if rng.random() < s.highlights:
         image = _highlights(image, rng)
-    # No draw when they are off: settings without them keep their bytes.
-    if s.blood > 0 and rng.random() < s.blood:
-        image = _blood(image, rng)
+    # No draw when it is off: settings without it keep their bytes.
     if s.flatten > 0 and rng.random() < s.flatten:
         image = _flatten(image, rng)
     if rng.random() < s.light:
@@ -185,16 +181,6 @@ def _light(image: ImageArray, rng: np.random.Generator, reach: float) -> ImageAr
     field = cv2.resize(knots, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
     field /= np.float32(field.mean())
     return cast(ImageArray, cv2.multiply(image, cv2.merge([field, field, field]), dtype=cv2.CV_8U))
-
-
-def _blood(image: ImageArray, rng: np.random.Generator) -> ImageArray:
-    """Blood absorbs green and blue: where there is more of it the image is darker, and no farther away."""
-    knots = np.maximum(rng.standard_normal((int(rng.integers(3, 9)), int(rng.integers(4, 12)))), 0.0)
-    field = cv2.resize(knots.astype(np.float32), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)
-    field = np.maximum(field, 0.0) * np.float32(_between(rng, 0.2, 0.9))
-    red = np.float32(_between(rng, 0.1, 0.4))
-    blue_green = np.exp(-field)
-    return cast(ImageArray, cv2.multiply(image, cv2.merge([blue_green**red, blue_green, blue_green]), dtype=cv2.CV_8U))
 
 
 def _flatten(image: ImageArray, rng: np.random.Generator) -> ImageArray:

@@ -1,8 +1,8 @@
-"""Shading correction and blood as augmentations."""
+"""Shading correction as an augmentation."""
 
 import numpy as np
 
-from endolux.train.augment import Augmentation, _blood, _flatten, augment
+from endolux.train.augment import Augmentation, _flatten, augment
 
 
 def slope(image: np.ndarray) -> float:
@@ -31,14 +31,3 @@ def test_settings_without_flatten_draw_nothing_for_it() -> None:
     augment(image, depth, generator, settings=Augmentation(flatten=0.0))
     augment(image, depth, reference, settings=Augmentation())
     assert generator.random() == reference.random()
-
-
-def test_blood_darkens_green_and_blue_and_hardly_red() -> None:
-    image = np.full((64, 96, 3), 180, np.uint8)
-    for seed in range(5):
-        new = _blood(image, np.random.default_rng(seed)).astype(float)
-        assert (new <= 180).all()
-        np.testing.assert_array_equal(new[..., 1], new[..., 2])
-        assert new[..., 1].min() < 160
-        assert (new[..., 0] >= new[..., 1]).all()
-        assert new[..., 0].mean() > new[..., 1].mean() + 2
