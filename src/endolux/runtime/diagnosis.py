@@ -22,7 +22,8 @@ _CORE = ("numpy", "opencv-python-headless", "onnxruntime", "av", "cyclopts", "py
 _EXTRAS = {
     "openvino": ("openvino",),
     "phantom": ("embreex", "numba"),
-    "train": ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "scipy"),
+    "train": ("torch", "safetensors", "onnx", "onnxscript"),
+    "tables": ("pyarrow",),
 }
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "i8mm")
 _LOW_DISK_GB = 2.0
