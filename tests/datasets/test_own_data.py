@@ -16,9 +16,9 @@ from scenes import codes, cut, key, lit, ramp, save
 from endolux.datasets import open_dataset
 from endolux.datasets.folder import Description, FolderDataset
 from endolux.datasets.manifest import ManifestDataset, write_manifest
+from endolux.datasets.pairs import find_pairs
 from endolux.datasets.stored import read_pfm, read_values
 from endolux.errors import InputError, MissingExtraError, UsageError
-from endolux.evaluate.pairs import find_pairs
 from endolux.types import DepthKind
 
 DEPTH = ramp(near=10, far=90)

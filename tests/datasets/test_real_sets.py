@@ -11,9 +11,9 @@ import pytest
 from scenes import codes, key
 
 from endolux.datasets import detect, get_protocol, open_dataset
+from endolux.datasets.brightness import brightness_correlation, correlation
 from endolux.datasets.c3vd import SIZE, C3vdDataset
 from endolux.datasets.endoslam import EndoslamUnityDataset, Polarity
-from endolux.datasets.listing import brightness_correlation, correlation
 from endolux.datasets.manifest import write_manifest
 from endolux.errors import InputError
 from endolux.geometry.cameras import project, save_camera, unproject

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from endolux.datasets.pairs import TruthFormat, find_pairs
 from endolux.errors import EndoluxError, InputError, UsageError
 from endolux.evaluate.cards import add_metric, card_markdown, model_sha256
 from endolux.evaluate.compare import compare_results, comparison_document, comparison_table
-from endolux.evaluate.pairs import TruthFormat, find_pairs
 from endolux.evaluate.predictors import open_predictor
 from endolux.evaluate.protocol_report import document
 from endolux.evaluate.protocol_run import deviate, run_protocol

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from endolux.datasets.pairs import TruthFormat, TruthKind, find_pairs
 from endolux.errors import EndoluxError, InputError, UsageError
 from endolux.evaluate.baselines import BASELINES, brightness_depth, constant_depth
-from endolux.evaluate.pairs import TruthFormat, TruthKind, find_pairs
 from endolux.evaluate.predictors import ModelPredictor, open_predictor
 from endolux.evaluate.report import FRAMES_FILE, RESULT_FILE, document, frames_csv, intervals, table, write_report
 from endolux.evaluate.runner import compare, evaluate
@@ -236,6 +236,7 @@ def test_a_model_gives_its_card_hash_engine_and_precision(pairs_folder):
 
     class Card:
         output = Output()
+        architecture = "repdepth"
 
         def model_dump(self, *, mode):
             assert mode == "json"

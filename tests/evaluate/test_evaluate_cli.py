@@ -6,10 +6,14 @@ import sys
 
 import pytest
 
-PROGRAM = "import sys; from endolux.cli import root; sys.exit(root.run(['evaluate', *sys.argv[1:]]))"
+PROGRAM = "import sys; from endolux.cli import root; sys.exit(root.run(sys.argv[1:]))"
 
 
 def run(*arguments):
+    return run_program("evaluate", *arguments)
+
+
+def run_program(*arguments):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False
     )

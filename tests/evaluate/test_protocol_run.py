@@ -124,6 +124,7 @@ def test_failures_are_counted_and_named():
         "scored": 7,
         "entries": 7,
         "empty": 1,
+        "unusable": 0,
         "failed": 1,
         "list_sha256": "",
     }

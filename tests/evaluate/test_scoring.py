@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from endolux.datasets.base import FrameKey
 from endolux.errors import InputError, UsageError
 from endolux.evaluate import quirks
-from endolux.evaluate.scoring import check_protocol, crop_slices, pixel_metrics, resize_prediction, score
+from endolux.evaluate.pixel_metrics import pixel_metrics
+from endolux.evaluate.resizing import resize_prediction
+from endolux.evaluate.scoring import check_protocol, score
+from endolux.evaluate.windows import crop_slices
 from endolux.geometry.align import Alignment, align, median
 from endolux.metrics.depth import METRICS, depth_metrics
 from endolux.types import DepthKind, DepthMap
@@ -184,7 +187,7 @@ def test_other_quirks():
 
 def test_zero_median_and_bad_truth_are_errors_of_the_frame():
     with pytest.raises(InputError) as caught:
-        score(depth(np.zeros_like(TRUTH)), depth(TRUTH), protocol(clamp_prediction=True))
+        score(depth(np.zeros_like(TRUTH)), depth(TRUTH), protocol(clamp_prediction=True, unusable="left-out"))
     assert caught.value.error_id == "evaluate.median"
     with pytest.raises(InputError) as caught:
         score(depth(TRUTH), depth([[1.0, np.inf]]), protocol(maximum=float("inf")))

@@ -19,6 +19,7 @@ def register(app: App) -> None:
     """Add the verb."""
     data = App(name="data", help="Check, convert, hash and list data sets.")
     data.command(ls, name="ls")
+    data.command(protocols, name="protocols")
     data.command(check, name="check")
     data.command(manifest, name="manifest")
     convert = App(name="convert", help="Prepare a raw release for reading.")
@@ -67,6 +68,30 @@ def ls(*, as_json: JsonFlag = False) -> int:
     header = ("protocol", "data set", "frames", "alignment", "mean over", "summary")
     render.answer(render.table(rows, header=header) if rows else "no protocols")
     return EXIT_OK
+
+
+def protocols(*, markdown: Annotated[bool, Parameter(negative=())] = False, as_json: JsonFlag = False) -> int:
+    """Describe every protocol: frames, range, window, alignment, averaging, quirks and where they are from.
+
+    Args:
+        markdown: print the page that docs/protocols.md is.
+        as_json: print JSON.
+    """
+    from endolux.datasets import protocols as registered
+    from endolux.evaluate.protocol_page import protocol_page
+
+    if markdown and as_json:
+        raise UsageError(
+            "--markdown and --json were both given",
+            why="They are two forms of the same answer.",
+            fix="Leave one of them out.",
+            error_id="usage.arguments",
+        )
+    if markdown:
+        # A file made from it holds the same bytes on every machine.
+        render.answer(protocol_page(registered()).rstrip("\n"))
+        return EXIT_OK
+    return ls(as_json=as_json)
 
 
 def check(path: Path, /, *, dataset: str | None = None, as_json: JsonFlag = False) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import cyclopts
 from cyclopts import Parameter, validators
@@ -14,6 +14,9 @@ from cyclopts import Parameter, validators
 from endolux.cli import render
 from endolux.errors import EXIT_OK, EXIT_PARTIAL, UsageError
 from endolux.io.sources import Failure
+
+if TYPE_CHECKING:
+    from endolux.datasets.base import Dataset, FrameKey, Protocol
 
 Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0))]
@@ -66,7 +69,7 @@ def evaluate(
     Args:
         model: a bundled model, a bundle's folder, baseline:constant, baseline:brightness, a folder of predictions (of
             any software: npy, npz, 16-bit PNG; named SEQUENCE/INDEX, SEQUENCE_INDEX or as the images), or with
-            --protocol one N x H x W .npy in its order.
+            --protocol one N x H x W .npy in its order. Protocols of landmarks take a folder of class masks.
         data: folder of the data set, or of image/depth pairs.
         protocol: name of a protocol.
         split: file that lists the scored frames, for protocols that need one.
@@ -114,6 +117,18 @@ def evaluate(
         convention, identity = deviate(get_protocol(protocol), alignment=wanted, reproduce=reproduce or ())
         dataset = open_dataset(convention.dataset, data)
         keys = select_frames(dataset, convention, split)
+        if convention.task == "landmarks":
+            given = {
+                "--alignment": alignment is not None,
+                "--reproduce": bool(reproduce),
+                "--prediction-kind": kind is not None,
+                "--prediction-scale": prediction_scale is not None,
+                "--command": command is not None,
+            }
+            _refuse(given, given=f"--protocol {protocol}, which scores masks")
+            return _landmarks(
+                Path(model), dataset, convention, keys, data, in_order, limit, seed, output, as_json, line, progress
+            )
         predictor = open_for_frames(
             model,
             dataset,
@@ -148,7 +163,7 @@ def evaluate(
     _refuse(
         {"--split": split is not None, "--reproduce": bool(reproduce), "--in-order": in_order}, missing="--protocol"
     )
-    from endolux.evaluate.pairs import TruthFormat, TruthKind, check_format, find_pairs
+    from endolux.datasets.pairs import TruthFormat, TruthKind, check_format, find_pairs
     from endolux.evaluate.predictors import open_predictor
     from endolux.evaluate.report import document as pairs_document
     from endolux.evaluate.report import table as pairs_table
@@ -182,6 +197,39 @@ def evaluate(
     else:
         render.answer(pairs_table(measured, seed=seed))
     return _finish(measured.failures, len(pairs), output, as_json=as_json, what="pairs")
+
+
+def _landmarks(
+    masks: Path,
+    dataset: Dataset,
+    convention: Protocol,
+    keys: Sequence[FrameKey],
+    data: Path,
+    in_order: bool,
+    limit: int | None,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+    line: render.ProgressLine,
+    progress: Callable[[int, int, int], None],
+) -> int:
+    from endolux.evaluate.landmarks import run_landmarks
+    from endolux.evaluate.landmarks_report import landmark_document, landmark_table, write_landmarks
+
+    try:
+        result = run_landmarks(masks, dataset, convention, keys, in_order=in_order, limit=limit, on_progress=progress)
+    finally:
+        line.close()
+    content = landmark_document(result, data=data.resolve().name, seed=seed, command=("endolux", *sys.argv[1:]))
+    if output is not None:
+        write_landmarks(output, content, result.frames)
+    if as_json:
+        render.answer_json({"ok": not result.failures, **content})
+        for text in result.warnings:
+            render.note(f"warning: {text}")
+    else:
+        render.answer(landmark_table(result, seed=seed))
+    return _finish(result.failures, result.limit or len(result.keys), output, as_json=as_json, what="frames")
 
 
 def compare(

@@ -63,8 +63,8 @@ def names() -> list[str]:
     """Names of all readers, sorted.
 
     Example:
-        >>> [name for name in names() if name.startswith("nyu")]
-        ['nyu']
+        >>> [name for name in names() if name.startswith("servct")]
+        ['servct']
     """
     _import_readers()
     return sorted(READERS)

@@ -173,6 +173,16 @@ class Protocol:
             originals that use the same numbers on images of different sizes; never together with ``crop``.
         baselines: rows that every table under this protocol needs beside the model's (``constant``).
         task: what is scored: ``depth`` or ``landmarks``.
+        unusable: what becomes of a frame whose median prediction over the scored pixels is not finite and positive (for
+            disparity: that has no finite prediction there): ``worst``, a prediction of zero everywhere (AbsRel 1,
+            deltas 0, no logarithms; section 5.1 of Surgical Depth Anything), or ``left-out``, a failed frame, only
+            where the original skips it. Both are counted.
+        floor: aligned predictions below it, zero and negative ones included, are raised to it; 0 leaves predictions of
+            zero and below out, where the protocol has no clamp.
+        extra_metrics: names of ``endolux.metrics.EXTRA_METRICS`` that the original also prints.
+        scope: what the alignment is fitted over: ``frame``, or ``sequence``, one factor for all frames of a sequence.
+        ratio_maximum: largest depth M (in ``unit``) for networks that give the ratio M / depth, as Leve and GuideDepth
+            do: their metric depth is brought from the M of their training to this one. None leaves it as it is.
     """
 
     name: str
@@ -194,6 +204,11 @@ class Protocol:
     crop_pixels: tuple[int, int, int, int] | None = None
     baselines: tuple[str, ...] = ()
     task: str = "depth"
+    unusable: str = "worst"
+    floor: float = 0.0
+    extra_metrics: tuple[str, ...] = ()
+    scope: str = "frame"
+    ratio_maximum: float | None = None
 
     @property
     def identity(self) -> str:

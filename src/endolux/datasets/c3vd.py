@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from endolux.datasets.base import Averaging, Finding, FrameKey, Protocol, Sample, Severity, protocol, reader
+from endolux.datasets.base import Finding, FrameKey, Sample, Severity, reader
 from endolux.datasets.decode import folders, metric_depth, numbered_files, read_codes, wrong_size
-from endolux.datasets.listing import DepthDataset, Entry, information, lone_depths, pose_rows, published_count
-from endolux.datasets.splits import every_frame, sequences
-from endolux.geometry.align import Alignment
+from endolux.datasets.findings import information, lone_depths, published_count
+from endolux.datasets.listing import DepthDataset, Entry, pose_rows
 from endolux.io.images import read_pixels
 from endolux.io.paths import printable
 from endolux.types import Camera, CameraModel, DepthMap, Frame
@@ -35,13 +34,6 @@ VIDEOS = 22
 SIZE = (1350, 1080)
 WINDOW = (200, 180, 950, 720)
 """Left, top, width and height of the window that EndoDAC and its followers cut out of the fish-eye picture."""
-
-TRANSVERSE = ("trans_t1_a", "trans_t1_b", "trans_t2_a", "trans_t2_b", "trans_t2_c", "trans_t3_a", "trans_t3_b")
-PPSNET = (
-    "cecum_t1_a", "cecum_t2_a", "cecum_t3_a", "sigmoid_t3_a",
-    "trans_t2_a", "trans_t3_a", "trans_t4_a", "desc_t4_a_p2|desc_t4_a",
-)  # fmt: skip
-ENDOOMNI_VALIDATION = ("cecum_t4_b", "sigmoid_t3_a", "trans_t2_c")
 
 _COLOUR = (re.compile(r"(\d+)_color\.png"), re.compile(r"(\d+)\.(?:png|jpg)"))
 _DEPTH = re.compile(r"(\d+)_depth\.tiff?")
@@ -233,90 +225,3 @@ def open_c3vd(root: Path) -> C3vdDataset:
 def open_window(root: Path) -> C3vdDataset:
     """Open C3VD with pictures and depth cut to EndoDAC's window, columns 200..1149 and rows 180..899."""
     return C3vdDataset(root, window=WINDOW, name="c3vd-window")
-
-
-_PAPER = "Bobrow et al. 2023"
-
-protocol(
-    Protocol(
-        name="c3vd",
-        version=1,
-        dataset="c3vd",
-        summary="All 22 registered videos, whole fish-eye frames, median scaling, below 100 mm",
-        source=_PAPER,
-        select=every_frame,
-        expected_frames=FRAMES,
-        minimum=1e-3,
-        maximum=100.0,
-        clamp_prediction=True,
-    )
-)
-protocol(
-    Protocol(
-        name="c3vd-endodac",
-        version=1,
-        dataset="c3vd-window",
-        summary="Every frame, pictures cut to 950x720, median scaling, 1e-3..100 mm",
-        source="Evaluation of EndoDAC, Cui et al. 2024",
-        select=every_frame,
-        expected_frames=FRAMES,
-        minimum=1e-3,
-        maximum=100.0,
-        clamp_prediction=True,
-    )
-)
-protocol(
-    Protocol(
-        name="c3vd-transverse7",
-        version=1,
-        dataset="c3vd-window",
-        summary="Seven transverse videos (t1 to t3), pictures cut to 950x720, median scaling, mean over videos",
-        source="Zero-shot table of MonoIIF",
-        select=sequences(*TRANSVERSE),
-        minimum=1e-3,
-        maximum=100.0,
-        clamp_prediction=True,
-        averaging=Averaging.SEQUENCE,
-    )
-)
-protocol(
-    Protocol(
-        name="c3vd-transverse9",
-        version=1,
-        dataset="c3vd",
-        summary="All nine transverse videos held out, metric depth without scaling",
-        source="First split of EndoStreamDepth, 2026",
-        select=sequences(*TRANSVERSE, "trans_t4_a", "trans_t4_b"),
-        minimum=1e-3,
-        maximum=100.0,
-        clamp_prediction=True,
-        alignment=Alignment.NONE,
-    )
-)
-protocol(
-    Protocol(
-        name="c3vd-ppsnet8",
-        version=1,
-        dataset="c3vd",
-        summary="The eight test videos of PPSNet, but with fish-eye frames and median scaling, unlike PPSNet",
-        source="Split of PPSNet, Paruchuri et al. 2024",
-        select=sequences(*PPSNET),
-        minimum=1e-3,
-        maximum=100.0,
-        clamp_prediction=True,
-        averaging=Averaging.SEQUENCE,
-    )
-)
-protocol(
-    Protocol(
-        name="c3vd-endoomni-val",
-        version=1,
-        dataset="c3vd",
-        summary="The three validation videos of EndoOmni, median scaling",
-        source="Split of EndoOmni",
-        select=sequences(*ENDOOMNI_VALIDATION),
-        minimum=1e-3,
-        maximum=100.0,
-        clamp_prediction=True,
-    )
-)

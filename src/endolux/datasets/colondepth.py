@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, protocol, reader
 from endolux.datasets.decode import decode_image, folders, metric_depth, numbered_files, read_bytes, wrong_size
-from endolux.datasets.listing import DepthDataset, Entry, lone_depths, published_count, unique
+from endolux.datasets.findings import lone_depths, published_count
+from endolux.datasets.listing import DepthDataset, Entry, unique
 from endolux.datasets.splits import every_frame, sequences
 from endolux.errors import InputError
 from endolux.io.images import read_pixels

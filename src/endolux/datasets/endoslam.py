@@ -19,18 +19,12 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, Severity, protocol, reader
+from endolux.datasets.brightness import brightness_correlation
 from endolux.datasets.colondepth import read_first_channel
-from endolux.datasets.decode import folders, matrix_of, numbered_files, read_text, wrong_size
-from endolux.datasets.listing import (
-    DepthDataset,
-    Entry,
-    brightness_correlation,
-    information,
-    lone_depths,
-    pinhole,
-    pose_rows,
-    published_count,
-)
+from endolux.datasets.decode import matrix_of, read_text, wrong_size
+from endolux.datasets.endoslam_files import LAYOUT, ORGANS, OrganFiles, list_organs
+from endolux.datasets.findings import information, published_count
+from endolux.datasets.listing import DepthDataset, pinhole, pose_rows
 from endolux.datasets.simcol3d import engine_pose
 from endolux.datasets.splits import every_frame
 from endolux.errors import InputError
@@ -39,22 +33,12 @@ from endolux.io.images import read_pixels
 from endolux.io.paths import printable
 from endolux.types import Camera, DepthKind, DepthMap, Frame
 
-ORGANS = {"stomach": 1_548, "small intestine": 12_558, "colon": 21_887}
-"""Organs and the number of their frames as Surgical Depth Anything prints them."""
 POLARITY_FRAMES = 200
 POLARITY_LEAST = 0.1
 COARSE_CODE = 5
 """Below this value rounding alone makes an error of more than 10 %."""
 
-_IMAGE, _DEPTH = re.compile(r"image_(\d+)\.(?:png|jpg)"), re.compile(r"aov_image_(\d+)\.png")
-_IMAGE_FOLDERS = ("Frames", "Frames/Frames", "eval_frame", "frames")
-_DEPTH_FOLDERS = (
-    "Pixelwise Depths", "Pixelwise_Depths", "Pixelwise Depths/Pixelwise Depths",
-    "Pixelwise_Depths/Pixelwise_Depths", "eval_depth", "depths",
-)  # fmt: skip
-_CALIBRATION = ("camera_intrinsics.txt", "Calibration/cam.txt", "../Calibration/cam.txt")
 _SIZE = (320, 320)
-_LAYOUT = "UnityCam/Stomach/Frames/image_0000.png with UnityCam/Stomach/Pixelwise Depths/aov_image_0000.png"
 
 
 class Polarity(enum.StrEnum):
@@ -101,13 +85,7 @@ def polarity_test(correlations: Sequence[float], *, least: float = POLARITY_LEAS
     return PolarityTest(polarity=verdict, correlation=mean, frames=len(finite))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Files(Entry):
-    poses: Path | None = None
-    calibration: Path | None = None
-
-
-class EndoslamUnityDataset(DepthDataset[_Files]):
+class EndoslamUnityDataset(DepthDataset[OrganFiles]):
     """UnityCam on disk: the part as a whole, or one organ. Sequences are the organs in lower case.
 
     References are RELATIVE_DEPTH: the stored value, or one over it where the polarity test says inverse. Poses have
@@ -131,11 +109,11 @@ class EndoslamUnityDataset(DepthDataset[_Files]):
         self._tests: dict[str, PolarityTest] = {}
         self._cameras: dict[Path, npt.NDArray[np.float64]] = {}
         self._poses: dict[Path, list[npt.NDArray[np.float64]]] = {}
-        entries, findings = _list(root)
-        super().__init__(name=name, root=root, entries=entries, layout=_LAYOUT, findings=findings)
+        entries, findings = list_organs(root)
+        super().__init__(name=name, root=root, entries=entries, layout=LAYOUT, findings=findings)
 
     @override
-    def read(self, key: FrameKey, entry: _Files) -> Sample:
+    def read(self, key: FrameKey, entry: OrganFiles) -> Sample:
         frame, codes = self._stored(key, entry)
         pose = self._pose(key, entry)
         if codes is None:
@@ -209,7 +187,7 @@ class EndoslamUnityDataset(DepthDataset[_Files]):
     # The test above says it per organ, and before the values are turned round.
     lit_by_camera = False
 
-    def _stored(self, key: FrameKey, entry: _Files) -> tuple[Frame, npt.NDArray[np.uint8] | None]:
+    def _stored(self, key: FrameKey, entry: OrganFiles) -> tuple[Frame, npt.NDArray[np.uint8] | None]:
         image = read_pixels(entry.image)
         camera = self._camera(entry.calibration, (image.shape[1], image.shape[0]))
         frame = Frame(image=image, index=self.position(key), name=str(key), camera=camera)
@@ -229,7 +207,7 @@ class EndoslamUnityDataset(DepthDataset[_Files]):
         camera = pinhole(*_SIZE, self._cameras[path])
         return camera if size == _SIZE else camera.resize(*size)
 
-    def _pose(self, key: FrameKey, entry: _Files) -> npt.NDArray[np.float64] | None:
+    def _pose(self, key: FrameKey, entry: OrganFiles) -> npt.NDArray[np.float64] | None:
         if entry.poses is None:
             return None
         if entry.poses not in self._poses:
@@ -253,43 +231,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _list(root: Path) -> tuple[dict[FrameKey, _Files], list[Finding]]:
-    below = folders(root)
-    unity = root / "UnityCam"
-    if unity.is_dir():
-        below = folders(unity)
-    entries: dict[FrameKey, _Files] = {}
-    findings: list[Finding] = []
-    for folder in [root, *below]:
-        images = _numbered(folder, _IMAGE_FOLDERS, _IMAGE)
-        if not images:
-            continue
-        organ = _organ(folder)
-        depths = _numbered(folder, _DEPTH_FOLDERS, _DEPTH)
-        calibration = next((folder / name for name in _CALIBRATION if (folder / name).is_file()), None)
-        poses = next(iter(sorted((folder / "Poses").glob("*_position_rotation.csv"))), None)
-        for number, image in images.items():
-            key = FrameKey(sequence=organ, index=number)
-            entries[key] = _Files(image, depths.get(number), poses, calibration)
-        findings += lone_depths([path for number, path in depths.items() if number not in images])
-    return entries, findings
-
-
-def _numbered(folder: Path, names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, Path]:
-    for name in names:
-        if (folder / name).is_dir():
-            found = numbered_files(folder / name, pattern)
-            if found:
-                return found
-    return {}
-
-
-def _organ(folder: Path) -> str:
-    name = folder.resolve().name
-    plain = re.sub(r"[\W_]+", " ", name).strip().lower()
-    return next((organ for organ in sorted(ORGANS, key=len, reverse=True) if organ in plain), name)
 
 
 @reader("endoslam-unity")
@@ -320,6 +261,7 @@ def _register(
             reproduce=reproduce,
             unit="none",
             baselines=("constant",),
+            floor=1e-6 if alignment is Alignment.MEDIAN else 0.0,
         )
     )
 

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +25,19 @@ from typing_extensions import override
 
 from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, protocol, reader
 from endolux.datasets.decode import damaged, decode_image, matrix_of, metric_depth, read_bytes, read_json, wrong_size
-from endolux.datasets.listing import DepthDataset, Entry, lone_depths, unique
+from endolux.datasets.findings import lone_depths
+from endolux.datasets.listing import DepthDataset, Entry, unique
+from endolux.datasets.pairs import files_by_stem
 from endolux.datasets.splits import every_frame
 from endolux.datasets.stored import DEPTH_SUFFIXES, read_values
 from endolux.errors import InputError, UsageError
 from endolux.geometry.cameras import camera_from_dict
-from endolux.io.images import IMAGE_SUFFIXES, read_pixels
-from endolux.io.paths import input_error, printable
+from endolux.io.images import read_pixels
+from endolux.io.paths import printable
 from endolux.io.sources import natural_key
 from endolux.types import Camera, DepthKind, DepthMap, Frame
 
 DESCRIPTION = "dataset.json"
-DEPTH_TAIL = "_depth"
 KINDS = {
     "depth": DepthKind.METRIC,
     "relative-depth": DepthKind.RELATIVE_DEPTH,
@@ -199,15 +199,7 @@ FrameKey(sequence='polyp', index=0, side=''))
 
 
 def _list(root: Path) -> tuple[dict[FrameKey, _Files], list[Finding]]:
-    names = _names(root)
-    if (root / "images").is_dir() and (root / "depth").is_dir():
-        images = _by_stem(root / "images", _names(root / "images"), IMAGE_SUFFIXES)
-        depths = _by_stem(root / "depth", _names(root / "depth"), DEPTH_SUFFIXES)
-    else:
-        is_depth = {name: Path(name).stem.endswith(DEPTH_TAIL) for name in names}
-        images = _by_stem(root, [name for name in names if not is_depth[name]], IMAGE_SUFFIXES)
-        found = _by_stem(root, [name for name in names if is_depth[name]], DEPTH_SUFFIXES)
-        depths = {stem.removesuffix(DEPTH_TAIL): path for stem, path in found.items()}
+    images, depths = files_by_stem(root, DEPTH_SUFFIXES)
     if not depths:
         return {}, []
     entries: dict[FrameKey, _Files] = {}
@@ -218,40 +210,6 @@ def _list(root: Path) -> tuple[dict[FrameKey, _Files], list[Finding]]:
         )
         unique(entries, key_of(stem), entry)
     return entries, lone_depths([path for stem, path in depths.items() if stem not in images])
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file())
-    except NotADirectoryError as error:
-        raise InputError(
-            f"'{printable(folder)}' is a file, a folder of pictures with depth was expected",
-            why="A data set is many files.",
-            fix="Give the folder that holds them; a list of files is what the reader 'manifest' takes.",
-            error_id="input.not-a-folder",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise input_error(error, folder) from error
-
-
-def _by_stem(folder: Path, names: Iterable[str], suffixes: Iterable[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    wanted = frozenset(suffixes)
-    for name in names:
-        path = folder / name
-        if path.suffix.lower() not in wanted:
-            continue
-        if path.stem in found:
-            raise InputError(
-                f"'{printable(path.stem)}' stands for two files: '{printable(found[path.stem].name)}' and "
-                f"'{printable(name)}'",
-                why="Pairs are found by the name without its ending.",
-                fix="Keep one of them in the folder.",
-                error_id="dataset.ambiguous",
-            )
-        found[path.stem] = path
-    return found
 
 
 def _read_pose(path: Path | None) -> tuple[npt.NDArray[np.float64] | None, Camera | None]:

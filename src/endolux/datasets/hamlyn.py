@@ -26,11 +26,10 @@ from typing import Literal
 import numpy as np
 from typing_extensions import override
 
-from endolux.datasets.base import Dataset, Finding, FrameKey, Protocol, Sample, Severity, protocol, reader
+from endolux.datasets.base import Dataset, Finding, FrameKey, Sample, Severity, reader
 from endolux.datasets.decode import folders, matrix_of, metric_depth, numbered_files, read_codes, read_text, wrong_size
-from endolux.datasets.splits import no_list, not_empty
+from endolux.datasets.listing import key_order, no_frame, pinhole
 from endolux.errors import EndoluxError, InputError, UsageError
-from endolux.geometry.align import Alignment
 from endolux.io.images import read_pixels
 from endolux.io.paths import printable
 from endolux.prep.content_area import find_content_area
@@ -119,7 +118,7 @@ class Hamlyn(Dataset):
 
     @functools.cached_property
     def _keys(self) -> tuple[FrameKey, ...]:
-        return tuple(sorted(self._files, key=lambda key: (key.sequence, key.index, key.side)))
+        return tuple(sorted(self._files, key=key_order))
 
     @override
     def keys(self) -> Sequence[FrameKey]:
@@ -161,8 +160,7 @@ class Hamlyn(Dataset):
         words = read_text(path).replace(",", " ").split()
         shape = {9: (3, 3), 12: (3, 4), 16: (4, 4)}.get(len(words), (3, 4))
         matrix = matrix_of(words, shape, f"'{printable(path)}'")
-        fx, fy, cx, cy = (float(matrix[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
-        return Camera(width=size[0], height=size[1], fx=fx, fy=fy, cx=cx, cy=cy)
+        return pinhole(*size, matrix)
 
     @override
     def files(self, key: FrameKey) -> Sequence[Path]:
@@ -176,12 +174,7 @@ class Hamlyn(Dataset):
 
     def _entry(self, key: FrameKey) -> _Files:
         if key not in self._files:
-            raise InputError(
-                f"There is no frame '{key}' in this copy of Hamlyn",
-                why="The picture is missing.",
-                fix="List the frames with keys().",
-                error_id="dataset.no-frame",
-            )
+            raise no_frame(key, "Hamlyn", "List the frames with keys().")
         return self._files[key]
 
     def _intrinsics(self, key: FrameKey) -> Path | None:
@@ -285,59 +278,3 @@ def open_hamlyn_endodac(root: Path) -> Hamlyn:
 
 def _has_frames(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in ("image01", "color"))
-
-
-def _without_09(keys: Sequence[FrameKey], split: Path | None) -> Sequence[FrameKey]:
-    chosen = [key for key in _left(keys, split) if key.sequence != _LEFT_OUT]
-    return not_empty(chosen, f"the sequences other than {_LEFT_OUT}")
-
-
-def _left(keys: Sequence[FrameKey], split: Path | None) -> Sequence[FrameKey]:
-    no_list(split)
-    return not_empty([key for key in keys if key.side == "left"], "the left camera")
-
-
-protocol(
-    Protocol(
-        name="hamlyn-edm",
-        version=1,
-        dataset="hamlyn",
-        summary="Left frames of all sequences but rectified09, no crop, median scaling per frame, 1 to 300 mm.",
-        source="Endo-Depth-and-Motion (arXiv 2103.16525)",
-        select=_without_09,
-        minimum=1.0,
-        maximum=300.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
-    )
-)
-protocol(
-    Protocol(
-        name="hamlyn-endoomni",
-        version=1,
-        dataset="hamlyn-content",
-        summary="Left frames of all sequences but rectified09, black borders cropped, median scaling, 1 to 150 mm.",
-        source="EndoOmni; EndoDAC has AbsRel 0.138 in its table and 0.156 under hamlyn-endodac",
-        select=_without_09,
-        minimum=1.0,
-        maximum=150.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
-        reproduce=("strict-maximum",),
-    )
-)
-protocol(
-    Protocol(
-        name="hamlyn-endodac",
-        version=1,
-        dataset="hamlyn-endodac",
-        summary="Left frames with a full stereo pair and depth, EndoDAC's crop, median scaling, 0.001 to 150 mm.",
-        source="EndoDAC (arXiv 2405.08672), EndoMUST, MonoIIF",
-        select=_left,
-        minimum=1e-3,
-        maximum=150.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
-        reproduce=("strict-maximum",),
-    )
-)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from typing_extensions import override
 
 from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, protocol, reader
 from endolux.datasets.decode import damaged, folders, metric_depth, numbered_files, read_codes, read_text, wrong_size
-from endolux.datasets.listing import DepthDataset, Entry, information, lone_depths, memo, published_count
+from endolux.datasets.findings import information, lone_depths, published_count
+from endolux.datasets.listing import DepthDataset, Entry
 from endolux.datasets.splits import list_lines, not_empty, sequences
 from endolux.datasets.stored import read_archive, rgb_of_array
 from endolux.errors import InputError
@@ -34,11 +36,11 @@ MM_PER_CODE = 1000.0 / 256.0
 EIGEN_FRAMES = 697
 EIGEN_ANNOTATED = 652
 PREPARED = "eigen-test"
+GUIDEDEPTH_CROP = (0.3324324, 0.91351351, 0.0359477, 0.96405229)
 GARG_CROP = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
 
-_NUMBERED = re.compile(r"(\d+)\.(?:png|jpg)")
 _DATE, _DRIVE = re.compile(r"\d{4}_\d\d_\d\d"), re.compile(r"\d{4}_\d\d_\d\d_drive_\d{4}_sync")
-_SIDES = {"image_02": "left", "image_03": "right"}
+SIDES = {"image_02": "left", "image_03": "right"}
 _ANNOTATED = ("", "train", "val", "data_depth_annotated/train", "data_depth_annotated/val")
 # "2011_09_26/2011_09_26_drive_0002_sync 0000000069 l", or a path to the picture.
 _LINE = re.compile(r"(?:\S*/)?(\d{4}_\d\d_\d\d_drive_\d{4}_sync)\s+(\d+)(?:\s+([lr]))?\b")
@@ -56,7 +58,7 @@ class KittiDataset(DepthDataset[Entry]):
     """
 
     def __init__(self, root: Path) -> None:
-        self._read_camera = memo(_camera)
+        self._read_camera = lru_cache(maxsize=32)(read_camera)
         entries, findings = _list(root)
         self._recorded = len(entries)
         self._every = dict(entries)
@@ -86,7 +88,7 @@ class KittiDataset(DepthDataset[Entry]):
         image = read_pixels(entry.image)
         size = (image.shape[1], image.shape[0])
         # DATE/DRIVE/image_02/data/N.png
-        camera = self._read_camera(entry.image.parents[3] / f"{entry.image.parents[1].name}.calibration")
+        camera = self._read_camera(entry.image.parents[3], entry.image.parents[1].name[-2:])
         if camera is not None and (camera.width, camera.height) != size:
             camera = None
         frame = Frame(image=image, index=self.position(key), name=str(key), camera=camera)
@@ -124,7 +126,7 @@ def eigen_test(keys: Sequence[FrameKey], split: Path | None) -> Sequence[FrameKe
     for number, line in enumerate(list_lines(split, what="the 697 test frames of Eigen et al."), 1):
         path, short = _LINE_PATH.match(line), _LINE.match(line)
         if path:
-            key = FrameKey(sequence=path.group(1), index=int(path.group(3)), side=_SIDES[path.group(2)])
+            key = FrameKey(sequence=path.group(1), index=int(path.group(3)), side=SIDES[path.group(2)])
         elif short:
             side = "right" if short.group(3) == "r" else "left"
             key = FrameKey(sequence=short.group(1), index=int(short.group(2)), side=side)
@@ -146,33 +148,42 @@ def _list(root: Path) -> tuple[dict[FrameKey, Entry], list[Finding]]:
     if prepared:
         return {FrameKey(sequence=PREPARED, index=i): Entry(path, path) for i, path in enumerate(prepared)}, []
     lone: list[Path] = []
-    for date in folders(root):
-        if not _DATE.fullmatch(date.name):
-            continue
-        for drive in folders(date):
-            if not _DRIVE.fullmatch(drive.name):
+    for drive in drives(root):
+        for place, side in SIDES.items():
+            pictures = drive / place / "data"
+            if not pictures.is_dir():
                 continue
-            for place, side in _SIDES.items():
-                pictures = drive / place / "data"
-                if not pictures.is_dir():
-                    continue
-                images = numbered_files(pictures, _NUMBERED)
-                depths: dict[int, Path] = {}
-                for part in _ANNOTATED:
-                    annotated = root / part / drive.name / "proj_depth" / "groundtruth" / place
-                    if annotated.is_dir():
-                        depths = numbered_files(annotated, _NUMBERED)
-                        break
-                for number, image in images.items():
-                    key = FrameKey(sequence=drive.name, index=number, side=side)
-                    entries[key] = Entry(image, depths.get(number))
-                lone += [path for number, path in depths.items() if number not in images]
+            images = numbered_pictures(pictures)
+            depths: dict[int, Path] = {}
+            for part in _ANNOTATED:
+                annotated = root / part / drive.name / "proj_depth" / "groundtruth" / place
+                if annotated.is_dir():
+                    depths = numbered_pictures(annotated)
+                    break
+            for number, image in images.items():
+                entries[FrameKey(sequence=drive.name, index=number, side=side)] = Entry(image, depths.get(number))
+            lone += [path for number, path in depths.items() if number not in images]
     return entries, lone_depths(lone)
 
 
-def _camera(marker: Path) -> Camera | None:
-    # DATE/image_02.calibration stands for the block of that camera in DATE/calib_cam_to_cam.txt.
-    file, number = marker.parent / "calib_cam_to_cam.txt", marker.stem[-2:]
+def drives(root: Path) -> list[Path]:
+    """Folders of recordings, DATE/DRIVE below the root."""
+    dates = [date for date in folders(root) if _DATE.fullmatch(date.name)]
+    return [drive for date in dates for drive in folders(date) if _DRIVE.fullmatch(drive.name)]
+
+
+def numbered_pictures(folder: Path, *, suffixes: str = "png|jpg") -> dict[int, Path]:
+    """Files of a folder whose name is a number."""
+    return numbered_files(folder, re.compile(rf"(\d+)\.(?:{suffixes})"))
+
+
+def read_camera(day: Path, number: str) -> Camera | None:
+    """Rectified camera ``02`` or ``03`` of a day's ``calib_cam_to_cam.txt``, None without that file.
+
+    Raises:
+        InputError: ``dataset.damaged``.
+    """
+    file = day / "calib_cam_to_cam.txt"
     if not file.is_file():
         return None
     lines = dict(line.split(":", 1) for line in read_text(file).splitlines() if ":" in line)
@@ -205,6 +216,25 @@ protocol(
         crop_pixels=(128, 381, 45, 1196),
         reproduce=("rmse-log-base-10", "mirrored-entries"),
         unit="m",
+        extra_metrics=("mae",),
+        ratio_maximum=80.0,
+    )
+)
+protocol(
+    Protocol(
+        name="kitti-eigen-guidedepth",
+        version=1,
+        dataset="kitti",
+        summary="As GuideDepth scores: a window relative to the size, densified depth, no scaling, with mirrors",
+        source="Evaluation of GuideDepth, Rudolph et al. 2022",
+        select=sequences(PREPARED),
+        expected_frames=EIGEN_FRAMES,
+        alignment=Alignment.NONE,
+        crop=GUIDEDEPTH_CROP,
+        reproduce=("rmse-log-base-10", "mirrored-entries"),
+        unit="m",
+        extra_metrics=("mae",),
+        ratio_maximum=80.0,
     )
 )
 protocol(

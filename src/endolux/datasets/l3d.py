@@ -19,7 +19,8 @@ from typing_extensions import override
 from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, Severity, protocol, reader
 from endolux.datasets.colondepth import read_first_channel
 from endolux.datasets.decode import damaged, read_json
-from endolux.datasets.listing import Entry, ListedDataset, published_count, unique
+from endolux.datasets.findings import published_count
+from endolux.datasets.listing import Entry, ListedDataset, unique
 from endolux.datasets.splits import sequences
 from endolux.errors import InputError
 from endolux.geometry.align import Alignment
@@ -97,15 +98,16 @@ class L3dDataset(ListedDataset[_Files]):
     Args:
         root: folder.
         drawing: how lines are drawn.
+        name: registry name.
 
     Raises:
         InputError: ``dataset.empty``, ``dataset.ambiguous``, ``input.missing``, ``input.not-a-folder``.
     """
 
-    def __init__(self, root: Path, *, drawing: Drawing = DRAWING) -> None:
+    def __init__(self, root: Path, *, drawing: Drawing = DRAWING, name: str = "l3d") -> None:
         self._drawing = drawing
         entries, findings = _list(root)
-        super().__init__(name="l3d", root=root, entries=entries, layout=_LAYOUT, findings=findings)
+        super().__init__(name=name, root=root, entries=entries, layout=_LAYOUT, findings=findings)
 
     @override
     def load(self, key: FrameKey) -> Sample:
@@ -283,7 +285,7 @@ def open_l3d(root: Path) -> L3dDataset:
 @reader("l3d-legacy")
 def open_legacy(root: Path) -> L3dDataset:
     """Open L3D with landmarks drawn as D2GPLand and SRFT-GaLore draw them."""
-    return L3dDataset(root, drawing=LEGACY_DRAWING)
+    return L3dDataset(root, drawing=LEGACY_DRAWING, name="l3d-legacy")
 
 
 for _name, _dataset, _summary in (

@@ -9,20 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
 from endolux.datasets.base import Dataset, Finding, FrameKey, Sample, Severity
+from endolux.datasets.brightness import brightness_correlation
 from endolux.datasets.decode import matrix_of, read_text
-from endolux.datasets.registration import Offset, edge_offset
+from endolux.datasets.findings import check_offset, check_sample, finding_of, information
+from endolux.datasets.registration import edge_offset
 from endolux.errors import EndoluxError, InputError, UsageError
 from endolux.io.paths import printable
-from endolux.types import Camera, DepthKind, DepthMap, ImageArray
+from endolux.types import Camera, DepthMap, ImageArray
 
 _PROBES = 8
-_POLARITY_PIXELS = 20_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class ListedDataset(Dataset, Generic[E]):
     @override
     def check(self) -> list[Finding]:
         sequences = {key.sequence for key in self._keys}
-        found = [_info("count.frames", f"{len(self._keys)} frames in {len(sequences)} sequence(s).")]
+        found = [information("count.frames", f"{len(self._keys)} frames in {len(sequences)} sequence(s).")]
         without = sum(entry.depth is None for entry in self._entries.values())
         if without:
             found.append(
@@ -101,7 +101,7 @@ class ListedDataset(Dataset, Generic[E]):
         try:
             own = self.check_set()
         except EndoluxError as error:
-            own = [_of_error(error)]
+            own = [finding_of(error)]
         return [*found, *self._findings, *own, *self._probe()]
 
     def check_set(self) -> list[Finding]:
@@ -144,19 +144,21 @@ class ListedDataset(Dataset, Generic[E]):
             try:
                 sample = self.load(key)
             except EndoluxError as error:
-                found.append(_of_error(error, key))
+                found.append(finding_of(error, key))
                 continue
-            found += _check_sample(sample)
+            found += check_sample(sample)
             if sample.depth is not None:
                 correlations.append(brightness_correlation(sample.frame.image, sample.depth))
                 pairs.append((sample.frame.image, sample.depth))
-        found += _check_offset(edge_offset(pairs))
+        found += check_offset(edge_offset(pairs))
         mean = float(np.mean(correlations)) if correlations else float("nan")
         if self.lit_by_camera and np.isfinite(mean):
             far_is_dark = mean < 0.3
             text = f"Brightness and depth correlate by {mean:+.2f} over {len(correlations)} frames"
             if far_is_dark:
-                found.append(_info("depth.polarity", f"{text}: near is bright, as a light at the camera makes it."))
+                found.append(
+                    information("depth.polarity", f"{text}: near is bright, as a light at the camera makes it.")
+                )
             else:
                 found.append(
                     Finding(
@@ -184,52 +186,6 @@ class DepthDataset(ListedDataset[E], abc.ABC):
         return self.read(key, self.entry(key))
 
 
-def brightness_correlation(image: ImageArray, depth: DepthMap) -> float:
-    """Pearson correlation of luminance with the values of a depth map, over valid pixels; NaN where one is constant.
-
-    Example:
-        >>> values = np.array([[1.0, 2.0, 3.0]], np.float32)
-        >>> depth = DepthMap(values=values, kind=DepthKind.METRIC, valid=values > 0)
-        >>> picture = np.repeat((60 - 10 * values).astype(np.uint8)[:, :, None], 3, axis=2)
-        >>> round(brightness_correlation(picture, depth), 6)
-        -1.0
-    """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    if grey.shape != depth.values.shape:
-        grey = cv2.resize(grey, depth.size, interpolation=cv2.INTER_AREA)
-    step = max(1, int(np.sqrt(grey.size / _POLARITY_PIXELS)))
-    values, valid = depth.values[::step, ::step], depth.valid[::step, ::step]
-    result = correlation(grey[::step, ::step][valid], values[valid])
-    return -result if depth.kind is DepthKind.RELATIVE_DISPARITY else result
-
-
-def correlation(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
-    """Pearson correlation of two flat arrays; NaN for fewer than two values or a constant one.
-
-    Example:
-        >>> correlation(np.array([1.0, 2.0]), np.array([5.0, 3.0]))
-        -1.0
-    """
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    if x.size < 2:
-        return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / norm if norm > 0 else float("nan")
-
-
-def published_count(have: int, published: int, what: str) -> Finding:
-    """Information where the counts agree, a warning where they do not."""
-    if have == published:
-        return _info("count.published", f"{have} {what}, as published.")
-    return Finding(
-        severity=Severity.WARNING,
-        code="count.published",
-        message=f"{have} {what}; {published} are published.",
-        fix="Unpack the missing parts; a score over a part does not compare with published ones.",
-    )
-
-
 def pose_rows(path: Path, *, columns: int, separator: str = ",") -> tuple[list[npt.NDArray[np.float64]], list[Finding]]:
     """Rows of finite numbers; a first line of names is skipped, and a torn last line becomes a finding.
 
@@ -240,7 +196,7 @@ def pose_rows(path: Path, *, columns: int, separator: str = ",") -> tuple[list[n
     lines = [line for line in text.splitlines() if line.strip()]
     findings: list[Finding] = []
     if text and not text.endswith("\n"):
-        findings.append(_info("pose.final-newline", f"'{printable(path.name)}' ends without a line break."))
+        findings.append(information("pose.final-newline", f"'{printable(path.name)}' ends without a line break."))
     rows: list[npt.NDArray[np.float64]] = []
     for number, line in enumerate(lines):
         cells = line.replace(separator, " ").split()
@@ -272,6 +228,21 @@ def pinhole(width: int, height: int, matrix: npt.NDArray[np.float64]) -> Camera:
     )
 
 
+def no_frame(key: FrameKey, name: str, fix: str) -> InputError:
+    """The error for a frame that an opened copy of the set does not have."""
+    return InputError(
+        f"There is no frame '{key}' in this copy of {name}",
+        why="The picture is missing.",
+        fix=fix,
+        error_id="dataset.no-frame",
+    )
+
+
+def key_order(key: FrameKey) -> tuple[str, int, str]:
+    """Order of frames: by sequence, number and side."""
+    return key.sequence, key.index, key.side
+
+
 def unique(entries: dict[FrameKey, E], key: FrameKey, entry: E) -> None:
     """Add a frame. Raises InputError ``dataset.ambiguous`` where its identity is taken."""
     if key in entries:
@@ -282,20 +253,6 @@ def unique(entries: dict[FrameKey, E], key: FrameKey, entry: E) -> None:
             error_id="dataset.ambiguous",
         )
     entries[key] = entry
-
-
-def lone_depths(paths: Sequence[Path]) -> list[Finding]:
-    """A finding for depth files without a picture."""
-    if not paths:
-        return []
-    return [
-        Finding(
-            severity=Severity.WARNING,
-            code="image.missing",
-            message=f"{len(paths)} depth file(s) have no picture, the first is '{printable(paths[0])}'.",
-            fix="Unpack the pictures too.",
-        )
-    ]
 
 
 def memo(function: Callable[[Path], Camera | None]) -> Callable[[Path], Camera | None]:
@@ -310,59 +267,8 @@ def memo(function: Callable[[Path], Camera | None]) -> Callable[[Path], Camera |
     return read
 
 
-def information(code: str, message: str) -> Finding:
-    """A finding that asks for nothing."""
-    return _info(code, message)
-
-
-def _check_sample(sample: Sample) -> list[Finding]:
-    depth, key = sample.depth, sample.key
-    if depth is None:
-        return []
-    found: list[Finding] = []
-    values = depth.values[depth.valid]
-    if not values.size:
-        text = f"{key}: no pixel of the depth is valid."
-        found.append(Finding(severity=Severity.ERROR, code="depth.empty", message=text, fix="Unpack the file again."))
-    elif values.min() == values.max():
-        text = f"{key}: every valid depth is {float(values[0]):g}."
-        found.append(Finding(severity=Severity.WARNING, code="depth.constant", message=text, fix="Look at the file."))
-    width, height = sample.frame.size
-    if abs(width * depth.size[1] - height * depth.size[0]) > max(width, height):
-        text = f"{key}: the picture is {width}x{height}, the depth {depth.size[0]}x{depth.size[1]}."
-        fix = "Use files of one release; one of them was cropped or stretched."
-        found.append(Finding(severity=Severity.ERROR, code="depth.aspect", message=text, fix=fix))
-    if sample.excluded:
-        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(sample.excluded.items()))
-        found.append(_info("depth.excluded", f"{key}: {counts} of {depth.values.size} reference pixels are left out."))
-    return found
-
-
-def _check_offset(offset: Offset) -> list[Finding]:
-    if not offset.misaligned:
-        return []
-    text = (
-        f"Edges of the pictures lie {offset.x:+.0f} px across and {offset.y:+.0f} px down from those of the depth "
-        f"(correlation {offset.peak:.2f} there, {offset.here:.2f} in place, {offset.frames} frames)."
-    )
-    fix = (
-        "The depth may belong to other frames, another camera or another crop; errors at edges will not fall below it."
-    )
-    return [Finding(severity=Severity.WARNING, code="depth.misaligned", message=text, fix=fix)]
-
-
-def _of_error(error: EndoluxError, key: FrameKey | None = None) -> Finding:
-    text = f"{error.what}. {error.why}"
-    text = text if key is None else f"{key}: {text}"
-    return Finding(severity=Severity.ERROR, code=error.error_id, message=text, fix=error.fix)
-
-
 def _floats(cells: Sequence[str]) -> list[float] | None:
     try:
         return [float(cell) for cell in cells]
     except ValueError:
         return None
-
-
-def _info(code: str, message: str) -> Finding:
-    return Finding(severity=Severity.INFO, code=code, message=message)

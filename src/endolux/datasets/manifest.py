@@ -36,8 +36,9 @@ from typing_extensions import override
 
 from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, protocol, reader
 from endolux.datasets.decode import damaged, decode_image, matrix_of, metric_depth, read_bytes, read_text, wrong_size
+from endolux.datasets.findings import information
 from endolux.datasets.folder import KINDS, key_of
-from endolux.datasets.listing import DepthDataset, Entry, information, memo, unique
+from endolux.datasets.listing import DepthDataset, Entry, memo, unique
 from endolux.datasets.splits import every_frame
 from endolux.datasets.stored import read_values
 from endolux.errors import InputError, missing_extra

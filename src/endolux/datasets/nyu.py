@@ -23,7 +23,8 @@ from typing_extensions import override
 
 from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, protocol, reader
 from endolux.datasets.decode import codes_of, damaged, decode_image, metric_depth, wrong_size
-from endolux.datasets.listing import DepthDataset, Entry, information, published_count, unique
+from endolux.datasets.findings import information, published_count
+from endolux.datasets.listing import DepthDataset, Entry, unique
 from endolux.datasets.splits import sequences
 from endolux.datasets.stored import Stack, Store, read_archive, rgb_of, rgb_of_array
 from endolux.errors import InputError
@@ -54,17 +55,20 @@ class NyuDataset(DepthDataset[_Files]):
 
     Args:
         root: folder, or the zip archive.
+        name: registry name.
+        parts: ``train``, ``test`` or both.
 
     Raises:
         InputError: ``dataset.empty``, ``input.missing``, ``input.not-a-folder``; ``dataset.damaged`` for lists and
             arrays that contradict each other.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, name: str = "nyu", parts: Sequence[str] = ("train", "test")) -> None:
         self._store = Store(root)
+        self._parts = tuple(parts)
         self._stacks: tuple[Stack, Stack] | None = None
         entries = self._list()
-        super().__init__(name="nyu", root=root, entries=entries, layout=_LAYOUT)
+        super().__init__(name=name, root=root, entries=entries, layout=_LAYOUT)
 
     @override
     def read(self, key: FrameKey, entry: _Files) -> Sample:
@@ -114,7 +118,7 @@ class NyuDataset(DepthDataset[_Files]):
 
     def _list(self) -> dict[FrameKey, _Files]:
         store, entries = self._store, dict[FrameKey, _Files]()
-        if all(store.has(name) for name in _ARRAYS):
+        if "test" in self._parts and all(store.has(name) for name in _ARRAYS):
             self._stacks = (store.array(_ARRAYS[0]), store.array(_ARRAYS[1]))
             pictures, depths = self._stacks
             if pictures.shape[:3] != depths.shape[:3] or len(pictures.shape) != 4:
@@ -124,9 +128,9 @@ class NyuDataset(DepthDataset[_Files]):
                 entries[FrameKey(sequence="test", index=row)] = _Files(paths[0], paths[1], row=row)
             return entries
         for part, name in _CSV.items():
-            if store.has(name):
+            if part in self._parts and store.has(name):
                 self._add_rows(entries, part, name)
-        if not entries and store.root.is_dir():
+        if "test" in self._parts and not entries and store.root.is_dir():
             files = sorted(store.root.glob("*.npz"), key=lambda path: natural_key(path.name))
             for row, path in enumerate(files):
                 entries[FrameKey(sequence="test", index=row)] = _Files(path, path)
@@ -155,6 +159,12 @@ def open_nyu(root: Path) -> NyuDataset:
     return NyuDataset(root)
 
 
+@reader("nyu-train")
+def open_nyu_train(root: Path) -> NyuDataset:
+    """Open the training part alone, for recipes: nothing of the test part can slip into a training."""
+    return NyuDataset(root, name="nyu-train", parts=("train",))
+
+
 protocol(
     Protocol(
         name="nyu-eigen-leve",
@@ -168,6 +178,8 @@ protocol(
         crop=(20 / 480, 460 / 480, 24 / 640, 616 / 640),
         reproduce=("rmse-log-base-10", "mirrored-entries"),
         unit="m",
+        extra_metrics=("mae",),
+        ratio_maximum=10.0,
     )
 )
 protocol(

@@ -187,28 +187,29 @@ def _open_af(name: str, folder: Path) -> SequenceFiles:
 
 def _open_extracted(name: str, folder: Path) -> SequenceFiles:
     data = folder / "data"
-    return SequenceFiles(
-        name=name,
-        folder=folder,
-        layout="extracted",
-        images=FolderFiles(data / "left", _IMAGE) if (data / "left").is_dir() else None,
+    return dataclasses.replace(
+        _open_pictures(name, folder, "extracted", "left"),
         points=open_numbered(data, "scene_points", _POINTS),
         frame_data=open_numbered(data, "frame_data", _FRAME_DATA),
-        calibration=_calibration(folder),
-        still=_has_still(folder),
-        still_files=_has_still(folder),
     )
 
 
 def _open_rectified(name: str, folder: Path) -> SequenceFiles:
     data = folder / "data"
+    return dataclasses.replace(
+        _open_pictures(name, folder, "rectified", "left_finalpass"),
+        disparities=open_numbered(data, "disparity", _DISPARITY),
+        reprojections=open_numbered(data, "reprojection_data", _FRAME_DATA),
+    )
+
+
+def _open_pictures(name: str, folder: Path, layout: str, pictures: str) -> SequenceFiles:
+    place = folder / "data" / pictures
     return SequenceFiles(
         name=name,
         folder=folder,
-        layout="rectified",
-        images=FolderFiles(data / "left_finalpass", _IMAGE) if (data / "left_finalpass").is_dir() else None,
-        disparities=open_numbered(data, "disparity", _DISPARITY),
-        reprojections=open_numbered(data, "reprojection_data", _FRAME_DATA),
+        layout=layout,
+        images=FolderFiles(place, _IMAGE) if place.is_dir() else None,
         calibration=_calibration(folder),
         still=_has_still(folder),
         still_files=_has_still(folder),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from endolux.datasets.base import Finding, FrameKey, Protocol, Severity, protocol
@@ -238,51 +239,39 @@ def _bad_line(path: Path, number: int, line: str, why: str) -> InputError:
     )
 
 
+_to_150_mm = partial(
+    Protocol, version=1, minimum=1e-3, maximum=150.0, clamp_prediction=True, alignment=Alignment.MEDIAN
+)
 AFSFM_551 = protocol(
-    Protocol(
+    _to_150_mm(
         name="scared-afsfm-551",
-        version=1,
         dataset="scared",
         summary="551 test frames of AF-SfMLearner, median scaling per frame, 0.001 to 150 mm, mean over frames.",
         source="AF-SfMLearner evaluation (arXiv 2112.08122), DARES, EndoDAC, LiteNet; interpolated reference",
         select=listed_frames("test_files"),
         expected_frames=551,
-        minimum=1e-3,
-        maximum=150.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
         # The networks' disparity, not their depth, is resized to 1280 x 1024; and the mask is gt < 150.
         resize_prediction="bilinear-disparity",
         reproduce=("strict-maximum",),
     )
 )
 KEYFRAMES = protocol(
-    Protocol(
+    _to_150_mm(
         name="scared-keyframes",
-        version=1,
         dataset="scared",
         summary="The 35 structured-light keyframes of data sets 1 to 7: measured, not interpolated depth.",
         source="Allan et al. 2021 (arXiv 2101.01133); scored as scared-afsfm-551",
         select=keyframes,
         expected_frames=35,
-        minimum=1e-3,
-        maximum=150.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
     )
 )
 CORRECTED = protocol(
-    Protocol(
+    _to_150_mm(
         name="scared-c",
-        version=1,
         dataset="scared-c",
         summary="Frames with the corrected poses of SCARED-C (17,135 if no list is given), median scaling, to 150 mm.",
         source="SCARED-C (arXiv 2605.16628) for the reference; scored as scared-afsfm-551; not the corruptions",
         select=corrected_frames,
         expected_frames=17135,
-        minimum=1e-3,
-        maximum=150.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
     )
 )

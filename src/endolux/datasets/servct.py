@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from endolux.datasets.base import Dataset, Finding, FrameKey, Protocol, Sample, Severity, protocol, reader
+from endolux.datasets.base import Dataset, Finding, FrameKey, Sample, Severity, reader
 from endolux.datasets.decode import (
     damaged,
     decode_image,
@@ -31,9 +31,8 @@ from endolux.datasets.decode import (
     read_json,
     wrong_size,
 )
-from endolux.datasets.splits import no_list, not_empty
+from endolux.datasets.listing import key_order, no_frame, pinhole
 from endolux.errors import EndoluxError, InputError, UsageError
-from endolux.geometry.align import Alignment
 from endolux.io.images import read_pixels
 from endolux.io.paths import printable
 from endolux.types import Camera, Frame
@@ -102,7 +101,7 @@ class ServCT(Dataset):
 
     @functools.cached_property
     def _keys(self) -> tuple[FrameKey, ...]:
-        return tuple(sorted(self._images, key=lambda key: (key.sequence, key.index, key.side)))
+        return tuple(sorted(self._images, key=key_order))
 
     @override
     def keys(self) -> Sequence[FrameKey]:
@@ -125,10 +124,7 @@ class ServCT(Dataset):
     def camera(self, key: FrameKey, size: tuple[int, int]) -> Camera | None:
         """The rectified camera of a frame; None without calibration file. Raises InputError where it is damaged."""
         matrix = self._projection(key, _SIDES[key.side][3])
-        if matrix is None:
-            return None
-        fx, fy, cx, cy = (float(matrix[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
-        return Camera(width=size[0], height=size[1], fx=fx, fy=fy, cx=cx, cy=cy)
+        return None if matrix is None else pinhole(*size, matrix)
 
     def baseline_mm(self, key: FrameKey) -> float | None:
         """Distance of the two cameras in mm, from P2; None without calibration file."""
@@ -149,12 +145,8 @@ class ServCT(Dataset):
 
     def _image(self, key: FrameKey) -> Path:
         if key not in self._images:
-            raise InputError(
-                f"There is no frame '{key}' in this copy of SERV-CT",
-                why="The picture is missing.",
-                fix="Frames are 1 to 8 in Experiment_1 and 9 to 16 in Experiment_2, left and right.",
-                error_id="dataset.no-frame",
-            )
+            fix = "Frames are 1 to 8 in Experiment_1 and 9 to 16 in Experiment_2, left and right."
+            raise no_frame(key, "SERV-CT", fix)
         return self._images[key]
 
     def _part(self, key: FrameKey, name: str) -> Path:
@@ -274,58 +266,3 @@ def _occlusion(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     for colour, code in _COLOURS.items():
         codes[(rgb == np.array(colour, np.uint8)).all(axis=2)] = code
     return codes
-
-
-def _frames(sides: tuple[str, ...]) -> Callable[[Sequence[FrameKey], Path | None], Sequence[FrameKey]]:
-    def select(keys: Sequence[FrameKey], split: Path | None) -> Sequence[FrameKey]:
-        no_list(split)
-        return not_empty([key for key in keys if key.side in sides], f"the {' and '.join(sides)} camera")
-
-    return select
-
-
-protocol(
-    Protocol(
-        name="servct-af",
-        version=1,
-        dataset="servct",
-        summary="The 16 left pictures, CT reference, median scaling per frame, 1 to 180 mm.",
-        source="AF-SfMLearner (arXiv 2112.08122), range as its authors state",
-        select=_frames(("left",)),
-        expected_frames=16,
-        minimum=1.0,
-        maximum=180.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
-    )
-)
-protocol(
-    Protocol(
-        name="servct-endogede",
-        version=1,
-        dataset="servct",
-        summary="The 16 left pictures, CT reference, median scaling per frame, 1 to 200 mm.",
-        source="Endo-GeDE (arXiv 2509.01206)",
-        select=_frames(("left",)),
-        expected_frames=16,
-        minimum=1.0,
-        maximum=200.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
-    )
-)
-protocol(
-    Protocol(
-        name="servct-endoomni",
-        version=1,
-        dataset="servct",
-        summary="All 32 pictures, left and right, CT reference, median scaling per frame, 1 to 150 mm.",
-        source="EndoOmni; the original resizes the reference with the picture, here it keeps its size",
-        select=_frames(("left", "right")),
-        expected_frames=32,
-        minimum=1.0,
-        maximum=150.0,
-        clamp_prediction=True,
-        alignment=Alignment.MEDIAN,
-    )
-)

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, Severity, protocol, reader
+from endolux.datasets.base import Averaging, Finding, FrameKey, Protocol, Sample, Severity, protocol, reader
 from endolux.datasets.decode import folders, metric_depth, numbered_files, read_codes, wrong_size
-from endolux.datasets.listing import DepthDataset, Entry, lone_depths, pose_rows, published_count
+from endolux.datasets.findings import lone_depths, published_count
+from endolux.datasets.listing import DepthDataset, Entry, pose_rows
 from endolux.datasets.splits import every_frame, sequences
 from endolux.errors import InputError
 from endolux.geometry.align import Alignment
@@ -210,6 +211,23 @@ protocol(
         maximum=20.0,
         alignment=Alignment.NONE,
         unit="cm",
+    )
+)
+protocol(
+    Protocol(
+        name="simcol3d-official",
+        version=1,
+        dataset="simcol3d",
+        summary="The challenge's own: a factor a sequence, L1 (mae), median relative error, RMSE, mean over sequences",
+        source=_SOURCE,
+        select=sequences(*TEST),
+        expected_frames=TEST_FRAMES,
+        maximum=20.0,
+        unit="cm",
+        scope="sequence",
+        averaging=Averaging.SEQUENCE,
+        extra_metrics=("mae", "median_rel"),
+        reproduce=("float16-predictions",),
     )
 )
 protocol(

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from endolux.datasets.base import Averaging
 from endolux.evaluate.bootstrap import RESAMPLES, bootstrap_ratio
-from endolux.evaluate.protocol_run import FrameScore
-from endolux.metrics.depth import METRICS
+from endolux.evaluate.frame_score import FrameScore
+from endolux.metrics.depth import EXTRA_METRICS, METRICS
 from endolux.metrics.statistics import student_interval
 
 _Float64 = npt.NDArray[np.float64]
+_NOT_POOLED = frozenset({"median_rel"})  # the median of all pixels does not follow from medians of frames
 _Finish = Callable[[_Float64], _Float64]
 
 
@@ -30,6 +31,7 @@ class Figure:
             mean of units.
         sequence_low, sequence_high: the bootstrap over whole sequences, which allows for the likeness of neighbouring
             frames; NaN for fewer than two sequences.
+        pooled: the same pooled over all compared pixels of all frames; NaN where that cannot be had from frames.
         frames: entries that have a value.
         missing: entries whose value is NaN.
         sequences: sequences with a value.
@@ -42,6 +44,7 @@ class Figure:
     student_high: float
     sequence_low: float
     sequence_high: float
+    pooled: float
     frames: int
     missing: int
     sequences: int
@@ -60,21 +63,31 @@ def figures(
     groups = np.array([order[name] for name in sequences], np.intp)
     return {
         metric: _figure(metric, frames, groups, averaging=averaging, seed=seed, resamples=resamples)
-        for metric in METRICS
+        for metric in metric_names(frames)
     }
 
 
+def metric_names(frames: Sequence[FrameScore]) -> tuple[str, ...]:
+    """All of ``METRICS``, and those of ``EXTRA_METRICS`` that the frames have."""
+    measured = frames[0].measured.metrics if frames else {}
+    return (*METRICS, *(name for name in EXTRA_METRICS if name in measured))
+
+
 def sequence_figures(frames: Sequence[FrameScore], *, averaging: Averaging) -> dict[str, dict[str, float]]:
-    """Mean of every metric in every sequence (over its pixels for pooled protocols), and its number of frames."""
+    """Mean of every metric in every sequence (over its pixels for pooled protocols), and its number of frames.
+
+    ``pooled_`` and the metric's name is the same over all its compared pixels.
+    """
     by_sequence: dict[str, list[FrameScore]] = {}
     for frame in frames:
         by_sequence.setdefault(frame.key.sequence, []).append(frame)
     result: dict[str, dict[str, float]] = {}
     for name, members in by_sequence.items():
         row: dict[str, float] = {"frames": float(len(members))}
-        for metric in METRICS:
+        for metric in metric_names(members):
             numerators, weights, finish = _terms(metric, members, pixels=averaging is Averaging.PIXEL)
             row[metric] = _ratio(numerators, weights, finish)
+        row |= {f"pooled_{metric}": _pooled(metric, members) for metric in metric_names(members)}
         result[name] = row
     return result
 
@@ -122,6 +135,7 @@ def _figure(
         student_high=student[1],
         sequence_low=over_sequences[0],
         sequence_high=over_sequences[1],
+        pooled=_pooled(metric, frames),
         frames=present,
         missing=len(frames) - present,
         sequences=int(np.count_nonzero(group_weights)),
@@ -143,6 +157,12 @@ def _terms(metric: str, frames: Sequence[FrameScore], *, pixels: bool) -> tuple[
             bias = np.array([frame.measured.log_bias for frame in frames], np.float64)
             rows, finish = [(values / 100.0) ** 2 + bias**2, bias], _spread
     return np.stack([np.where(present, row, 0.0) * weights for row in rows]), weights, finish
+
+
+def _pooled(metric: str, frames: Sequence[FrameScore]) -> float:
+    if metric in _NOT_POOLED:
+        return math.nan
+    return _ratio(*_terms(metric, frames, pixels=True))
 
 
 def _ratio(numerators: _Float64, weights: _Float64, finish: _Finish) -> float:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import cv2
 
+from endolux.datasets.planes import CODE_SUFFIXES, DEPTH_SUFFIXES
 from endolux.errors import InputError, UsageError
-from endolux.evaluate.planes import CODE_SUFFIXES, DEPTH_SUFFIXES
 from endolux.evaluate.predictors import read_prediction
 from endolux.evaluate.provenance import public_command
 from endolux.types import DepthKind, DepthMap, Frame

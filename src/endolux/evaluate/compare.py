@@ -14,10 +14,12 @@ from pydantic import JsonValue
 from endolux.errors import InputError, UsageError
 from endolux.evaluate.cards import read_result
 from endolux.io.paths import printable
-from endolux.metrics.depth import METRICS
+from endolux.metrics.depth import EXTRA_METRICS, METRICS
 from endolux.metrics.statistics import PairedComparison, compare_paired
 
 RESAMPLES = 10_000
+
+_BETTER = {**METRICS, **EXTRA_METRICS}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,7 @@ def compare_results(first: str | Path, second: str | Path, *, seed: int = 0, res
     groups = [key[0] for key in shared]
     several = len(set(groups)) > 1
     means, paired, by_sequence = {}, {}, {}
-    for metric in METRICS:
+    for metric in [name for name in _BETTER if all(name in row for row in (rows_a[shared[0]], rows_b[shared[0]]))]:
         x = np.array([rows_a[key][metric] for key in shared])
         y = np.array([rows_b[key][metric] for key in shared])
         both = ~(np.isnan(x) | np.isnan(y))
@@ -120,7 +122,7 @@ def compare_results(first: str | Path, second: str | Path, *, seed: int = 0, res
 def better_share(comparison: PairedComparison, metric: str) -> float:
     """Share of frames on which the second model is better, which for some metrics means higher."""
     share = comparison.second_better
-    return share if METRICS[metric] == "lower" else 1.0 - share
+    return share if _BETTER[metric] == "lower" else 1.0 - share
 
 
 def verdict(comparison: PairedComparison, metric: str) -> str:
@@ -131,7 +133,7 @@ def verdict(comparison: PairedComparison, metric: str) -> str:
     low, high = min(comparison.low, comparison.student_low), max(comparison.high, comparison.student_high)
     if math.isnan(low + high) or low <= 0 <= high:
         return "no difference shown"
-    return "second better" if (high < 0) == (METRICS[metric] == "lower") else "first better"
+    return "second better" if (high < 0) == (_BETTER[metric] == "lower") else "first better"
 
 
 def comparison_table(comparison: Comparison) -> str:
@@ -186,7 +188,7 @@ def comparison_document(comparison: Comparison) -> dict[str, JsonValue]:
         "frames_in_one_only": comparison.lone,
         "metrics": {
             metric: {
-                "better": METRICS[metric],
+                "better": _BETTER[metric],
                 "first": means[0],
                 "second": means[1],
                 "over_frames": plain(comparison.paired[metric], metric),

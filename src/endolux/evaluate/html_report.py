@@ -15,11 +15,13 @@ from pydantic import JsonValue
 
 from endolux.datasets.base import Dataset
 from endolux.errors import EndoluxError
+from endolux.evaluate.frame_score import FrameScore, predict, reference
 from endolux.evaluate.plots import colour_bar, dots, histogram, sorted_curve
 from endolux.evaluate.predictors import Predictor
-from endolux.evaluate.protocol_run import FrameScore, ProtocolResult, reference
+from endolux.evaluate.protocol_run import ProtocolResult
 from endolux.evaluate.provenance import public_text
-from endolux.evaluate.scoring import MM_PER_UNIT, reference_mask, score_maps
+from endolux.evaluate.scoring import score_maps
+from endolux.evaluate.windows import MM_PER_UNIT, reference_mask
 from endolux.io.colour import ColourRange, Scale, colourise
 from endolux.types import DepthKind, DepthMap, ImageArray
 
@@ -185,8 +187,9 @@ def make_example(
     try:
         sample = dataset.load(frame.key)
         truth = reference(sample, frame.key)
-        prediction = predictor.predict(str(frame.key), sample.frame)
-        _, values, mask = score_maps(prediction, truth, protocol)
+        prediction = predict(predictor, frame.key, sample.frame, protocol)
+        scale = frame.measured.scale if protocol.scope == "sequence" else None
+        _, values, mask = score_maps(prediction, truth, protocol, scale=scale)
         counted, _ = reference_mask(truth, protocol)
     except EndoluxError as error:
         return Example(title=title, problem=public_text(error.what))
@@ -278,16 +281,17 @@ def _metric_table(content: Mapping[str, JsonValue]) -> str:
             f"<tr><td>{_safe(name + unit)}</td><td class=n>{_number(figure['mean'])}</td>"
             f"<td>{_span(figure, 'low', 'high')}</td><td>{_span(figure, 'student_low', 'student_high')}</td>"
             f"<td>{_span(figure, 'sequence_low', 'sequence_high')}</td>"
-            f"<td>{figure['better']} is better</td><td class=n>{figure['frames']}</td></tr>"
+            f"<td>{figure['better']} is better</td><td class=n>{_number(figure['pooled'])}</td>"
+            f"<td class=n>{figure['frames']}</td></tr>"
         )
     for baseline, row in cast("Mapping[str, Mapping[str, Mapping[str, JsonValue]]]", content["baselines"]).items():
         text = ", ".join(f"{metric} {_number(row[metric]['mean'])}" for metric in ("abs_rel", "rmse", "delta1"))
-        rows.append(f"<tr><td>{_safe(baseline)}</td><td colspan=6>{_safe(text)}</td></tr>")
+        rows.append(f"<tr><td>{_safe(baseline)}</td><td colspan=7>{_safe(text)}</td></tr>")
     return (
         '<div class="scroll"><table class="figures"><thead><tr><th>metric</th><th class=n>figure</th>'
         "<th>95 % bootstrap over frames</th>"
         "<th>95 % Student</th><th>95 % bootstrap over sequences</th><th></th>"
-        "<th class=n>frames</th></tr></thead><tbody>"
+        "<th class=n>pooled</th><th class=n>frames</th></tr></thead><tbody>"
         + "".join(rows)
         + "</tbody></table></div><p>Neighbouring frames of a video are alike: for statements about other patients or "
         "clips only the interval over sequences is honest.</p>"

@@ -58,7 +58,7 @@ def open_for_frames(
         return open_prediction_set(
             path,
             keys,
-            [_stem(dataset, key) for key in keys],
+            [stem_of(dataset, key) for key in keys],
             kind=prediction_kind,
             scale=prediction_scale,
             in_order=in_order,
@@ -89,7 +89,8 @@ def open_command(
     return CommandPredictor(command, name=name, kind=kind, scale=scale, timeout_s=timeout_s)
 
 
-def _stem(dataset: Dataset, key: FrameKey) -> str:
+def stem_of(dataset: Dataset, key: FrameKey) -> str:
+    """Stem of the frame's first file; empty where its files cannot be told."""
     try:
         files = dataset.files(key)
     except EndoluxError:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from endolux.datasets.base import FrameKey
+from endolux.datasets.planes import DEPTH_SUFFIXES
 from endolux.errors import InputError, UsageError
-from endolux.evaluate.planes import DEPTH_SUFFIXES
 from endolux.evaluate.predictors import FolderPredictor, Predictor, check_codes, unknown_kind
 from endolux.io.paths import input_error, printable
 from endolux.io.sources import natural_key
@@ -89,9 +89,9 @@ def open_prediction_set(
     if kind is None:
         raise unknown_kind(printable(path))
     root = path / "depth" if (path / "depth").is_dir() else path
-    files = _walk(root)
+    files = list_files(root)
     check_codes(path, (root / name for name in files), kind, scale)
-    found, naming = _match(root, files, keys, stems, in_order=in_order)
+    found, naming = match_files(root, files, keys, stems, in_order=in_order)
     return FolderPredictor(
         name=str(path),
         kind=kind,
@@ -125,9 +125,21 @@ def _open_run(path: Path, keys: Sequence[FrameKey], stems: Sequence[str], *, in_
     return dataclasses.replace(run, files=found, provenance={**run.provenance, "matched_by": naming})
 
 
-def _match(
+def match_files(
     root: Path, files: Sequence[str], keys: Sequence[FrameKey], stems: Sequence[str], *, in_order: bool
 ) -> tuple[dict[str, Path], str]:
+    """Name of each frame -> its file, and the way that found them; see :func:`open_prediction_set`.
+
+    Args:
+        root: folder of the files.
+        files: their paths relative to it, from :func:`list_files`.
+        keys: the protocol's frames.
+        stems: stem of the image of each frame.
+        in_order: match by order alone.
+
+    Raises:
+        InputError: ``evaluate.prediction-count``, ``evaluate.no-prediction``, ``evaluate.ambiguous``.
+    """
     if in_order:
         return _ordered([root / name for name in files], keys, root), "order"
     folders: dict[tuple[str, int], list[Path]] = {}
@@ -225,7 +237,7 @@ def _open_stack(path: Path, keys: Sequence[FrameKey], kind: DepthKind | None, sc
     )
 
 
-def _walk(root: Path) -> list[str]:
+def list_files(root: Path) -> list[str]:
     """Relative paths of all depth files, in natural order."""
     found: list[str] = []
 

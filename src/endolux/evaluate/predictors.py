@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from endolux.datasets.planes import CODE_SUFFIXES, DEPTH_SUFFIXES, read_plane
 from endolux.errors import InputError, UsageError
 from endolux.evaluate.baselines import PREFIX, Baseline, get_baseline
 from endolux.evaluate.cards import model_sha256
-from endolux.evaluate.planes import CODE_SUFFIXES, DEPTH_SUFFIXES, read_plane
 from endolux.io.paths import printable
 from endolux.prep.content_area import find_content_area
 from endolux.types import DepthKind, DepthMap, Frame
 
 if TYPE_CHECKING:
     from endolux.runtime.model import Model
+
+_RATIO_NETWORKS = ("leve", "guidedepth")
 
 
 class Predictor(Protocol):
@@ -107,12 +109,18 @@ class BaselinePredictor:
 
 
 class ModelPredictor:
-    """A bundle on one of the engines."""
+    """A bundle on one of the engines.
+
+    Attributes:
+        ratio_maximum_mm: largest depth that a network of ratios M / depth was trained with; None for other networks.
+    """
 
     def __init__(self, model: Model, *, name: str) -> None:
         self._model = model
         self.name = name
         self.kind = model.bundle.card.output.kind
+        ratios = model.bundle.card.architecture.startswith(_RATIO_NETWORKS)
+        self.ratio_maximum_mm = model.bundle.card.output.maximum if ratios else None
         self.provenance: Mapping[str, str | float | None] = {
             "type": "model",
             "name": model.bundle.name,
@@ -202,7 +210,7 @@ def read_prediction(path: Path, *, kind: DepthKind, codes_per_unit: float = 1.0)
     """Read one depth file of any software: floats as they are, 16-bit codes divided, 0 as "no value" in codes.
 
     Raises:
-        InputError: as :func:`endolux.evaluate.planes.read_plane`.
+        InputError: as :func:`endolux.datasets.planes.read_plane`.
 
     Example:
         >>> import tempfile

@@ -12,16 +12,20 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from endolux.datasets.base import Averaging
-from endolux.evaluate.averages import Figure, figures, sequence_figures
+from endolux.datasets.base import Averaging, Protocol
+from endolux.evaluate.averages import Figure, figures, metric_names, sequence_figures
 from endolux.evaluate.bootstrap import LEVEL, RESAMPLES
-from endolux.evaluate.protocol_run import FrameScore, ProtocolResult
+from endolux.evaluate.figure_text import cell, finite, short
+from endolux.evaluate.frame_score import FrameScore
+from endolux.evaluate.protocol_run import ProtocolResult
 from endolux.evaluate.provenance import public_command, public_text, versions
-from endolux.evaluate.quirks import QUIRKS
+from endolux.evaluate.quirks import LEAST_MEDIAN, QUIRKS
 from endolux.evaluate.report import ALIGNMENT_MEANING
+from endolux.evaluate.scoring import LEFT_OUT, WORST
+from endolux.geometry.align import Alignment
 from endolux.io.paths import input_error
 from endolux.io.tables import make_output_folder, write_bytes_atomic, write_json_atomic
-from endolux.metrics.depth import METRICS
+from endolux.metrics.depth import EXTRA_METRICS, METRICS
 
 SCHEMA_VERSION = 1
 RESULT_FILE, FRAMES_FILE, REPORT_FILE = "result.json", "frames.csv", "report.html"
@@ -30,6 +34,11 @@ AVERAGING_MEANING: Mapping[Averaging, str] = {
     Averaging.FRAME: "mean over frames of each frame's figure",
     Averaging.SEQUENCE: "mean over sequences of each sequence's mean over its frames",
     Averaging.PIXEL: "pooled over all compared pixels of all frames",
+}
+UNUSABLE_MEANING: Mapping[str, str] = {
+    WORST: "a frame whose median prediction is not finite and positive counts as zero everywhere: AbsRel 1, deltas 0",
+    LEFT_OUT: "a frame whose median prediction is not finite and positive is left out and counted, as the original "
+    "skips it",
 }
 _COUNTS = (
     "truth_pixels",
@@ -40,7 +49,17 @@ _COUNTS = (
     "floored",
     "nonpositive",
 )
-_OF_VALUE = {"sq_rel", "rmse"}
+_OF_VALUE = {"sq_rel", "rmse", "mae"}
+_BETTER = {**METRICS, **EXTRA_METRICS}
+
+
+def alignment_meaning(protocol: Protocol) -> str:
+    """What the protocol fits, in words."""
+    if protocol.scope == "sequence":
+        return "per sequence: prediction * sum(m_p m_t) / sum(m_p^2), with m the mean depth of each frame"
+    if LEAST_MEDIAN in protocol.reproduce and protocol.alignment is Alignment.MEDIAN:
+        return "per frame: the factor with the least median absolute error"
+    return ALIGNMENT_MEANING[protocol.alignment]
 
 
 def document(
@@ -82,10 +101,14 @@ def document(
             "source": protocol.source,
             "deviations": result.identity.partition("+")[2] or None,
             "alignment": protocol.alignment.value,
-            "alignment_meaning": ALIGNMENT_MEANING[protocol.alignment],
+            "alignment_meaning": alignment_meaning(protocol),
+            "alignment_scope": protocol.scope,
+            "unusable_predictions": UNUSABLE_MEANING[protocol.unusable],
+            "floor": protocol.floor or None,
+            "ratio_maximum": protocol.ratio_maximum,
             "averaging": protocol.averaging.value,
             "averaging_meaning": AVERAGING_MEANING[protocol.averaging],
-            "range": [_finite(protocol.minimum), _finite(protocol.maximum)],
+            "range": [finite(protocol.minimum), finite(protocol.maximum)],
             "unit": protocol.unit,
             "clamp_prediction": protocol.clamp_prediction,
             "crop": list(protocol.crop) if protocol.crop else None,
@@ -113,7 +136,7 @@ def document(
             "seed": seed,
         },
         "sequences": {
-            name: {key: int(value) if key == "frames" else _finite(value) for key, value in row.items()}
+            name: {key: int(value) if key == "frames" else finite(value) for key, value in row.items()}
             for name, row in by_sequence.items()
         },
         "frames": {
@@ -122,6 +145,7 @@ def document(
             "scored": len({str(f.key) for f in result.frames}),
             "entries": len(result.frames),
             "empty": sum(m.empty for m in measured),
+            "unusable": sum(m.unusable for m in measured),
             "failed": len(result.failures),
             "list_sha256": result.list_sha256,
         },
@@ -150,7 +174,8 @@ def per_frame(frames: Sequence[FrameScore]) -> dict[str, JsonValue]:
         "side": [frame.key.side for frame in frames],
         "mirrored": [frame.mirrored for frame in frames],
         "compared": [frame.measured.compared for frame in frames],
-        "metrics": {name: [_finite(frame.measured.metrics[name]) for frame in frames] for name in METRICS},
+        "unusable": [frame.measured.unusable for frame in frames],
+        "metrics": {name: [finite(frame.measured.metrics[name]) for frame in frames] for name in metric_names(frames)},
     }
 
 
@@ -181,12 +206,12 @@ def table(result: ProtocolResult, *, seed: int = 0, resamples: int = RESAMPLES) 
         f"protocol   {result.identity}: {protocol.summary}",
         f"source     {protocol.source}",
         f"range      {', '.join(conditions)}",
-        f"alignment  {protocol.alignment.value} ({ALIGNMENT_MEANING[protocol.alignment]})",
+        f"alignment  {protocol.alignment.value} ({alignment_meaning(protocol)})",
         f"averaging  {AVERAGING_MEANING[protocol.averaging]}",
         *(f"quirk      {QUIRKS[name]}" for name in protocol.reproduce),
         f"frames     {len(result.keys)}{expected}, list sha256 {result.list_sha256[:16]}",
         "",
-        f"{'metric':<10}{'figure':>10}  {'95 % over frames':<22}{'95 % over sequences':<22}{'frames':>7}",
+        f"{'metric':<10}{'figure':>10}  {'95 % over frames':<22}{'95 % over sequences':<22}{'pooled':>9}{'frames':>7}",
     ]
     for name, figure in figures(result.frames, averaging=protocol.averaging, seed=seed, resamples=resamples).items():
         frames_span = _span(figure.low, figure.high)
@@ -194,23 +219,34 @@ def table(result: ProtocolResult, *, seed: int = 0, resamples: int = RESAMPLES) 
             frames_span = "-"
         sequences_span = _span(figure.sequence_low, figure.sequence_high)
         label = f"{name}{f' {protocol.unit}' if name in _OF_VALUE and protocol.unit not in ('', 'none') else ''}"
-        lines.append(f"{label:<10}{_text(figure.mean):>10}  {frames_span:<22}{sequences_span:<22}{figure.frames:>7}")
+        lines.append(
+            f"{label:<10}{short(figure.mean):>10}  {frames_span:<22}{sequences_span:<22}{short(figure.pooled):>9}"
+            f"{figure.frames:>7}"
+        )
     for name, rows in result.baselines.items():
         row = figures(rows, averaging=protocol.averaging, seed=seed, resamples=1)
-        shown = ", ".join(f"{metric} {_text(row[metric].mean)}" for metric in ("abs_rel", "rmse", "delta1"))
+        shown = ", ".join(f"{metric} {short(row[metric].mean)}" for metric in ("abs_rel", "rmse", "delta1"))
         lines.append(f"baseline   {name}: {shown}")
     measured = [frame.measured for frame in result.frames]
     truth, compared = sum(m.truth_pixels for m in measured), sum(m.compared for m in measured)
-    lines += ["", f"coverage   {compared / max(truth, 1):.2%} of {truth} reference pixels in range"]
+    lines += [
+        "",
+        "pooled     over all compared pixels of all frames at once; the figure is the protocol's mean",
+        f"unusable   {sum(m.unusable for m in measured)} frames; {UNUSABLE_MEANING[protocol.unusable]}",
+    ]
+    lines += [f"coverage   {compared / max(truth, 1):.2%} of {truth} reference pixels in range"]
     resized = sum(m.resized for m in measured)
     if resized:
         lines.append(f"note       {resized} predictions were resized to the reference ({protocol.resize_prediction})")
     by_sequence = sequence_figures(result.frames, averaging=protocol.averaging)
     if len(by_sequence) > 1:
-        lines += ["", f"{'sequence':<28}{'frames':>7}{'abs_rel':>10}{'rmse':>10}{'delta1':>10}"]
         lines += [
-            f"{name:<28}{int(row['frames']):>7}{_text(row['abs_rel']):>10}{_text(row['rmse']):>10}"
-            f"{_text(row['delta1']):>10}"
+            "",
+            f"{'sequence':<28}{'frames':>7}{'abs_rel':>10}{'pooled':>10}{'rmse':>10}{'delta1':>10}{'pooled':>10}",
+        ]
+        lines += [
+            f"{name:<28}{int(row['frames']):>7}{short(row['abs_rel']):>10}{short(row['pooled_abs_rel']):>10}"
+            f"{short(row['rmse']):>10}{short(row['delta1']):>10}{short(row['pooled_delta1']):>10}"
             for name, row in by_sequence.items()
         ]
     return "\n".join(lines)
@@ -220,20 +256,22 @@ def frames_csv(frames: Sequence[FrameScore]) -> str:
     """One row a frame: key, metrics (empty for NaN), counts, scale and shift, with all digits of a float64."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["sequence", "index", "side", "mirrored", *METRICS, *_COUNTS, "scale", "shift"])
+    names = metric_names(frames)
+    writer.writerow(["sequence", "index", "side", "mirrored", *names, *_COUNTS, "unusable", "scale", "shift"])
     for frame in frames:
         measured = frame.measured
-        numbers = [measured.metrics[name] for name in METRICS]
+        numbers = [measured.metrics[name] for name in names]
         writer.writerow(
             [
                 frame.key.sequence,
                 frame.key.index,
                 frame.key.side,
                 int(frame.mirrored),
-                *(_cell(number) for number in numbers),
+                *(cell(number) for number in numbers),
                 *(getattr(measured, key) for key in _COUNTS),
-                _cell(measured.scale),
-                _cell(measured.shift),
+                int(measured.unusable),
+                cell(measured.scale),
+                cell(measured.shift),
             ]
         )
     return text.getvalue()
@@ -255,9 +293,9 @@ def write_result(folder: Path, content: dict[str, JsonValue], frames: Sequence[F
 def _figure_document(name: str, figure: Figure, unit: str) -> JsonValue:
     values = dataclasses.asdict(figure)
     content: dict[str, JsonValue] = {
-        key: _finite(value) if isinstance(value, float) else value for key, value in values.items()
+        key: finite(value) if isinstance(value, float) else value for key, value in values.items()
     }
-    return content | {"better": METRICS[name], "unit": unit if name in _OF_VALUE and unit not in ("", "none") else None}
+    return content | {"better": _BETTER[name], "unit": unit if name in _OF_VALUE and unit not in ("", "none") else None}
 
 
 def _window(crop: tuple[float, float, float, float]) -> str:
@@ -265,16 +303,4 @@ def _window(crop: tuple[float, float, float, float]) -> str:
 
 
 def _span(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{_text(low)} .. {_text(high)}"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _cell(value: float) -> str:
-    return repr(value) if math.isfinite(value) else ""
-
-
-def _text(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4g}"
+    return "-" if math.isnan(low) else f"{short(low)} .. {short(high)}"

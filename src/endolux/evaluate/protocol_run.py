@@ -12,32 +12,19 @@ import numpy as np
 from endolux.datasets.base import Dataset, FrameKey, Protocol, Sample, frame_list_sha256
 from endolux.errors import EndoluxError, InputError, UsageError
 from endolux.evaluate.baselines import PREFIX, get_baseline
+from endolux.evaluate.failures import all_failed
+from endolux.evaluate.frame_score import FrameScore, mirror, predict, ratio_factor, reference, score_frame
 from endolux.evaluate.predictors import BaselinePredictor, FolderPredictor, Predictor
-from endolux.evaluate.quirks import DISPARITY_AS_DEPTH, INVERSE_DISPARITY_AS_DEPTH, MIRRORED_ENTRIES, check_quirks
-from endolux.evaluate.scoring import Measured, check_protocol, score
+from endolux.evaluate.quirks import MIRRORED_ENTRIES, check_quirks
+from endolux.evaluate.run_warnings import run_warnings
+from endolux.evaluate.scoring import at_reference, check_protocol
+from endolux.evaluate.windows import reference_mask
 from endolux.geometry.align import Alignment
 from endolux.io.paths import printable
 from endolux.io.sources import Failure
-from endolux.types import DepthKind, DepthMap, Frame
+from endolux.types import DepthKind
 
 _AHEAD = 2
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FrameScore:
-    """Figures of one frame of a protocol.
-
-    Attributes:
-        key: which frame.
-        mirrored: True for the left-to-right copy that some originals also score.
-        measured: figures and counts.
-        excluded: reference pixels that the reader left out, by reason.
-    """
-
-    key: FrameKey
-    mirrored: bool
-    measured: Measured
-    excluded: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,14 +151,20 @@ def run_protocol(
     rows: dict[str, list[FrameScore]] = {baseline.name: [] for baseline in beside}
     frames: list[FrameScore] = []
     failures: list[Failure] = []
+    scales: dict[str, dict[str, float]] = {}
+    if protocol.scope == "sequence":
+        everyone = {predictor.name: predictor, **{baseline.name: baseline for baseline in beside}}
+        scales = {name: sequence_scales(one, dataset, protocol, scored) for name, one in everyone.items()}
     for index, (key, loaded) in enumerate(_read_ahead(dataset, scored)):
         try:
             sample = loaded.result()
-            frames.append(score_frame(predictor, key, sample, protocol))
+            scale = scales.get(predictor.name, {}).get(key.sequence)
+            frames.append(score_frame(predictor, key, sample, protocol, scale=scale))
             if mirrored:
-                frames.append(score_frame(predictor, key, mirror(sample), protocol, mirrored=True))
+                frames.append(score_frame(predictor, key, mirror(sample), protocol, mirrored=True, scale=scale))
             for baseline in beside:
-                rows[baseline.name].append(score_frame(baseline, key, sample, protocol))
+                own = scales.get(baseline.name, {}).get(key.sequence)
+                rows[baseline.name].append(score_frame(baseline, key, sample, protocol, scale=own))
         except EndoluxError as error:
             if error.error_id in ("align.kind", "protocol.settings", "protocol.task"):
                 raise
@@ -179,13 +172,7 @@ def run_protocol(
         if on_progress is not None:
             on_progress(index + 1, len(scored), len(failures))
     if not frames:
-        first = failures[0].error
-        raise InputError(
-            f"None of {len(scored)} frames could be scored; the first: {first.what}",
-            why=first.why,
-            fix=first.fix,
-            error_id="evaluate.all-failed",
-        )
+        raise all_failed(failures, len(scored))
     if all(frame.measured.empty for frame in frames):
         raise InputError(
             f"Not one pixel of {len(frames)} frames could be compared",
@@ -195,62 +182,48 @@ def run_protocol(
             error_id="evaluate.empty",
         )
     identity = identity or protocol.identity
+    factor = ratio_factor(predictor, protocol)
     return ProtocolResult(
         protocol=protocol,
         identity=identity,
         keys=tuple(keys),
         limit=limit if limit is not None and limit < len(keys) else None,
-        predictor=dict(predictor.provenance),
+        predictor=dict(predictor.provenance) | ({} if factor is None else {"depth_factor": factor}),
         prediction_kind=predictor.kind,
         frames=tuple(frames),
         failures=tuple(failures),
         list_sha256=frame_list_sha256(scored),
         baselines={name: tuple(scores) for name, scores in rows.items()},
-        warnings=tuple(_warnings(protocol, identity, keys, scored, frames, failures, predictor.kind)),
+        warnings=tuple(
+            run_warnings(protocol, identity, keys, scored, [f.measured for f in frames], failures, predictor.kind)
+        ),
     )
 
 
-def score_frame(
-    predictor: Predictor, key: FrameKey, sample: Sample, protocol: Protocol, *, mirrored: bool = False
-) -> FrameScore:
-    """Score one sample. Raises EndoluxError where it cannot be; ``evaluate.no-reference`` without a depth."""
-    depth = reference(sample, key)
-    check_protocol(protocol, prediction_kind=predictor.kind, truth_kind=depth.kind)
-    prediction = predictor.predict(str(key), sample.frame)
-    return FrameScore(
-        key=key, mirrored=mirrored, measured=score(prediction, depth, protocol), excluded=dict(sample.excluded)
-    )
+def sequence_scales(
+    predictor: Predictor, dataset: Dataset, protocol: Protocol, keys: Sequence[FrameKey]
+) -> dict[str, float]:
+    """One factor a sequence, sum(m_p m_t) / sum(m_p^2) with the mean depths m of its frames (SimCol3D).
 
-
-def reference(sample: Sample, key: FrameKey) -> DepthMap:
-    """The sample's depth. Raises InputError ``evaluate.no-reference`` where it has none."""
-    if sample.depth is None:
-        raise InputError(
-            f"'{printable(str(key))}' has no reference depth",
-            why="The data set holds none for this frame, and the protocol scores it.",
-            fix="Run 'endolux data check' on the folder.",
-            error_id="evaluate.no-reference",
-        )
-    return sample.depth
-
-
-def mirror(sample: Sample) -> Sample:
-    """The sample seen in a mirror, left and right exchanged; its camera, pose and labels are left out."""
-    frame = sample.frame
-    flipped = Frame(
-        image=np.ascontiguousarray(frame.image[:, ::-1]),
-        index=frame.index,
-        name=frame.name,
-        valid=None if frame.valid is None else np.ascontiguousarray(frame.valid[:, ::-1]),
-    )
-    depth = sample.depth
-    if depth is not None:
-        depth = DepthMap(
-            values=np.ascontiguousarray(depth.values[:, ::-1]),
-            kind=depth.kind,
-            valid=np.ascontiguousarray(depth.valid[:, ::-1]),
-        )
-    return Sample(key=sample.key, frame=flipped, depth=depth, excluded=sample.excluded)
+    Every frame is predicted once for it and again when it is scored, so that memory stays flat. Frames that cannot be
+    read or predicted do not enter; sequences without any get NaN.
+    """
+    sums: dict[str, list[float]] = {}
+    for key, loaded in _read_ahead(dataset, keys):
+        total = sums.setdefault(key.sequence, [0.0, 0.0])
+        try:
+            sample = loaded.result()
+            truth = reference(sample, key)
+            guess = at_reference(predict(predictor, key, sample.frame, protocol), truth, protocol)
+        except EndoluxError:
+            continue
+        counted = reference_mask(truth, protocol)[0] & guess.valid & np.isfinite(guess.values)
+        if counted.any():
+            m_p = float(guess.values[counted].mean(dtype=np.float64))
+            m_t = float(truth.values[counted].mean(dtype=np.float64))
+            total[0] += m_p * m_t
+            total[1] += m_p * m_p
+    return {name: top / bottom if bottom > 0 else float("nan") for name, (top, bottom) in sums.items()}
 
 
 def _baselines(protocol: Protocol) -> list[BaselinePredictor]:
@@ -275,50 +248,3 @@ def _read_ahead(dataset: Dataset, keys: Sequence[FrameKey]) -> Iterator[tuple[Fr
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _warnings(
-    protocol: Protocol,
-    identity: str,
-    keys: Sequence[FrameKey],
-    scored: Sequence[FrameKey],
-    frames: Sequence[FrameScore],
-    failures: Sequence[Failure],
-    kind: DepthKind,
-) -> Iterator[str]:
-    if protocol.expected_frames is not None and len(keys) != protocol.expected_frames:
-        yield (
-            f"{len(keys)} frames were found and the published list has {protocol.expected_frames}: "
-            "these figures do not compare with published ones"
-        )
-    if len(scored) != len(keys):
-        yield f"only the first {len(scored)} of {len(keys)} frames were scored"
-    if failures:
-        yield f"{len(failures)} of {len(scored)} frames failed and are left out of every figure"
-    if identity != protocol.identity:
-        yield f"the protocol was changed ({identity.partition('+')[2]}): these figures have a name of their own"
-    if kind is DepthKind.RELATIVE_DISPARITY and {DISPARITY_AS_DEPTH, INVERSE_DISPARITY_AS_DEPTH} & set(
-        protocol.reproduce
-    ):
-        yield (
-            "affine disparity was scored as depth under one factor, a protocol error repeated on purpose: its unknown "
-            "shift makes the figures compare with nothing but the same error"
-        )
-    if kind is DepthKind.METRIC and protocol.alignment is not Alignment.NONE:
-        yield f"metric depth was aligned ({protocol.alignment.value}): the figures say nothing about its millimetres"
-    if kind is not DepthKind.RELATIVE_DISPARITY and protocol.alignment is Alignment.SCALE_SHIFT_DISPARITY:
-        yield "predicted depth was turned into 1/depth, and two numbers a frame were fitted"
-    measured = [frame.measured for frame in frames]
-    counts = {
-        "frames have no pixel to compare and no figures": sum(m.empty for m in measured),
-        "frames were fitted with a negative scale: there the prediction runs the wrong way": sum(
-            m.scale < 0 for m in measured
-        ),
-        "aligned values are zero or below; frames with them have no rmse_log, log10 and silog": sum(
-            m.nonpositive for m in measured
-        ),
-        "reference pixels have no usable prediction and were left out": sum(m.dropped for m in measured),
-    }
-    for text, count in counts.items():
-        if count:
-            yield f"{count} {text}"

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from endolux.errors import UsageError
 from endolux.evaluate.bootstrap import LEVEL, RESAMPLES, Interval, bootstrap_mean
+from endolux.evaluate.figure_text import finite, short
 from endolux.evaluate.provenance import public_command, public_text, versions
 from endolux.evaluate.runner import Evaluation, FrameResult
 from endolux.geometry.align import Alignment
@@ -87,9 +88,9 @@ def document(
         },
         "metrics": {
             metric: {
-                "mean": _finite(interval.mean),
-                "low": _finite(interval.low),
-                "high": _finite(interval.high),
+                "mean": finite(interval.mean),
+                "low": finite(interval.low),
+                "high": finite(interval.high),
                 "frames": interval.frames,
                 "missing": interval.missing,
                 "better": METRICS[metric],
@@ -105,6 +106,7 @@ def document(
             "seed": seed,
         },
         "frames": len(frames),
+        "unusable_frames": sum(frame.unusable for frame in frames),
         "empty_frames": sum(frame.empty for frame in frames),
         "failed_frames": len(evaluation.failures),
         "negative_scales": sum(frame.scale < 0 for frame in frames),
@@ -129,7 +131,7 @@ def document(
         "command": list(public_command(command)),
         "per_frame": {
             "name": [frame.name for frame in frames],
-            "metrics": {metric: [_finite(frame.metrics[metric]) for frame in frames] for metric in METRICS},
+            "metrics": {metric: [finite(frame.metrics[metric]) for frame in frames] for metric in METRICS},
         },
     }
 
@@ -155,11 +157,14 @@ def table(evaluation: Evaluation, *, seed: int = 0, resamples: int = RESAMPLES) 
         f"{'metric':<10}{'mean':>10}  {'95 % interval':<22}{'frames':>7}",
     ]
     for metric, interval in intervals(evaluation, seed=seed, resamples=resamples).items():
-        span = f"{_text(interval.low)} .. {_text(interval.high)}"
-        lines.append(f"{metric:<10}{_text(interval.mean):>10}  {span:<22}{interval.frames:>7}")
+        span = f"{short(interval.low)} .. {short(interval.high)}"
+        lines.append(f"{metric:<10}{short(interval.mean):>10}  {span:<22}{interval.frames:>7}")
     lines += ["", f"coverage   {compared / max(truth_pixels, 1):.2%} of {truth_pixels} pixels with truth"]
     empty = sum(frame.empty for frame in frames)
+    unusable = sum(frame.unusable for frame in frames)
     notes = {
+        f"{unusable} frames have no prediction with a positive, finite median and count as zero everywhere "
+        "(abs_rel 1, deltas 0)": unusable,
         f"{empty} frames have no pixel to compare and no figures": empty,
         "pixels of the truth are infinite or negative and were left out": sum(f.infinite + f.negative for f in frames),
         "pixels had an aligned disparity below the smallest true one and were set to it": sum(
@@ -222,18 +227,10 @@ def frames_csv(frames: Sequence[FrameResult]) -> str:
     """One row a frame: metrics (empty for NaN), counts, scale and shift, with all digits of a float64."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", *METRICS, *_COUNTS, "scale", "shift"])
+    writer.writerow(["name", *METRICS, *_COUNTS, "unusable", "scale", "shift"])
     for frame in frames:
         numbers = [*(frame.metrics[metric] for metric in METRICS)]
         cells = ["" if math.isnan(n) else repr(n) for n in numbers]
         fitted = ["" if math.isnan(n) else repr(n) for n in (frame.scale, frame.shift)]
-        writer.writerow([frame.name, *cells, *(getattr(frame, key) for key in _COUNTS), *fitted])
+        writer.writerow([frame.name, *cells, *(getattr(frame, key) for key in _COUNTS), int(frame.unusable), *fitted])
     return text.getvalue()
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _text(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4g}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from endolux.datasets.pairs import Pair, Truth, TruthFormat, TruthKind, check_format, list_hash, read_truth
 from endolux.errors import EndoluxError, InputError
-from endolux.evaluate.pairs import Pair, Truth, TruthFormat, TruthKind, check_format, list_hash, read_truth
 from endolux.evaluate.predictors import Predictor
+from endolux.evaluate.scoring import median_is_unusable
 from endolux.geometry.align import Alignment, align, check_alignment
 from endolux.io.images import read
 from endolux.io.paths import printable
@@ -36,6 +38,8 @@ class FrameResult:
         floored: pixels whose aligned disparity had to be raised to the smallest true one.
         nonpositive: compared pixels whose aligned value is zero or below (their logarithms do not exist).
         scale, shift: what the alignment fitted.
+        unusable: whether the median prediction was not finite and positive, so that the frame counts as a prediction
+            of zero everywhere: AbsRel 1, deltas 0, no logarithms.
     """
 
     name: str
@@ -50,6 +54,7 @@ class FrameResult:
     nonpositive: int
     scale: float
     shift: float
+    unusable: bool = False
 
     @property
     def empty(self) -> bool:
@@ -194,6 +199,22 @@ def compare(
     bad: Truth | None = None,
 ) -> FrameResult:
     """Align and measure arrays that are in memory. Arguments as in :func:`endolux.geometry.align.align`."""
+    if valid.any() and median_is_unusable(depth, valid):
+        return FrameResult(
+            name=name,
+            metrics=depth_metrics(np.zeros_like(values), values, valid),
+            pixels=values.size,
+            truth_pixels=int(valid.sum()),
+            compared=int(valid.sum()),
+            infinite=bad.infinite if bad else 0,
+            negative=bad.negative if bad else 0,
+            dropped=0,
+            floored=0,
+            nonpositive=int(valid.sum()),
+            scale=math.nan,
+            shift=math.nan,
+            unusable=True,
+        )
     aligned = align(depth, values, valid, alignment=alignment, truth_kind=truth.depth_kind)
     compared = aligned.values[aligned.valid]
     return FrameResult(

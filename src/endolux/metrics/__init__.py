@@ -24,14 +24,13 @@ from endolux.metrics.segmentation import (
     SegmentationScores,
     SegmentationSummary,
     assd,
-    assd_as_published,
     dsc,
     hd95,
     iou,
-    overlap_as_published,
     segmentation_scores,
     summarise_segmentation,
 )
+from endolux.metrics.segmentation_published import assd_as_published, overlap_as_published
 from endolux.metrics.similarity import similarity
 from endolux.metrics.statistics import (
     MeanInterval,

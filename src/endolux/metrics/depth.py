@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,50 @@ METRICS: Mapping[str, str] = {
     "delta3": "higher",
 }
 """Every metric of :func:`depth_metrics` and which way is better."""
+EXTRA_METRICS: Mapping[str, str] = {"mae": "lower", "median_rel": "lower", "within10": "higher"}
+"""Metrics that only some publications print, see :func:`extra_metrics`, and which way is better."""
+
+
+def extra_metrics(prediction: NumberArray, truth: NumberArray, names: Iterable[str]) -> dict[str, float]:
+    """The named metrics of ``EXTRA_METRICS`` over all pixels; NaN without any.
+
+    ``mae`` is the mean of |p - t| in the unit of the truth (Leve's MAE, SimCol3D's L1), ``median_rel`` the median of
+    |p - t| / t (SimCol3D), ``within10`` the share of pixels with |p - t| / t < 0.1 (PPSNet).
+
+    Args:
+        prediction: N finite values.
+        truth: N positive finite values.
+        names: keys of ``EXTRA_METRICS``.
+
+    Raises:
+        UsageError: ``metrics.name``.
+
+    Example:
+        >>> import numpy as np
+        >>> extra_metrics(np.array([1.0, 4.0, 4.0]), np.array([1.0, 2.0, 4.0]), ("median_rel", "within10"))
+        {'median_rel': 0.0, 'within10': 0.6666666666666666}
+    """
+    wanted = tuple(names)
+    unknown = sorted(set(wanted) - set(EXTRA_METRICS))
+    if unknown:
+        raise UsageError(
+            f"No metric '{unknown[0]}'",
+            why=f"There are: {', '.join(EXTRA_METRICS)}.",
+            fix="Use one of these names.",
+            error_id="metrics.name",
+        )
+    if not wanted:
+        return {}
+    if not truth.size:
+        return dict.fromkeys(wanted, float("nan"))
+    difference = np.abs(prediction.astype(np.float64) - truth.astype(np.float64))
+    relative = difference / truth.astype(np.float64)
+    every = {
+        "mae": lambda: float(difference.mean()),
+        "median_rel": lambda: float(np.median(relative)),
+        "within10": lambda: float(np.count_nonzero(relative < 0.1) / relative.size),
+    }
+    return {name: every[name]() for name in wanted}
 
 
 def depth_metrics(prediction: NumberArray, truth: NumberArray, valid: BoolArray) -> dict[str, float]:

@@ -18,11 +18,6 @@ LANDMARK_CLASSES: tuple[int, ...] = (1, 2, 3)
 """Ridge, silhouette and falciform ligament of L3D."""
 LabelArray = npt.NDArray[np.integer[Any]]
 DistanceVariant = Literal["medpy"]
-OverlapVariant = Literal["d2gpland"]
-PublishedAssd = Literal["d2gpland-plus", "srft-galore"]
-_SMOOTH = 1e-5
-_EMPTY_PREDICTION_PX = 80.0
-_BACKGROUND_SPACING = 10.0
 _PERCENTILE = 95.0
 
 
@@ -41,7 +36,7 @@ def dsc(prediction: BoolArray, truth: BoolArray) -> float:
         >>> dsc(np.array([[True, True, False]]), np.array([[True, False, False]])) == 2 / 3
         True
     """
-    value = _overlap(*_counts(prediction, truth))[0]
+    value = _overlap(*overlap_counts(prediction, truth))[0]
     if np.isnan(value):
         warn_empty("DSC: prediction and truth are empty")
     return value
@@ -55,7 +50,7 @@ def iou(prediction: BoolArray, truth: BoolArray) -> float:
         >>> iou(np.array([[True, True, False]]), np.array([[True, False, False]]))
         0.5
     """
-    value = _overlap(*_counts(prediction, truth))[1]
+    value = _overlap(*overlap_counts(prediction, truth))[1]
     if np.isnan(value):
         warn_empty("IoU: prediction and truth are empty")
     return value
@@ -138,7 +133,7 @@ def surface_distance_pair(prediction: BoolArray, truth: BoolArray) -> tuple[Floa
     # Distances inside the box of both masks are those of the whole image, and thin structures leave it mostly empty.
     rows, columns = np.flatnonzero((prediction | truth).any(axis=1)), np.flatnonzero((prediction | truth).any(axis=0))
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    p, t = _surface(prediction[box]), _surface(truth[box])
+    p, t = mask_surface(prediction[box]), mask_surface(truth[box])
     return distance_to(t)[p], distance_to(p)[t]
 
 
@@ -199,17 +194,17 @@ def segmentation_scores(
         >>> found.classes[1].dsc, found.classes[2].dsc, round(found.pooled.dsc, 4)
         (0.8, 1.0, 0.8889)
     """
-    _check_labels(prediction, truth, classes)
+    check_labels(prediction, truth, classes)
     found: dict[int, ClassScores] = {}
     distances: list[tuple[Float64, Float64]] = []
     for number in classes:
         p, t = prediction == number, truth == number
         pair = surface_distance_pair(p, t)
         distances.append(pair)
-        found[number] = _class_scores(_counts(p, t), pair, spacing)
+        found[number] = _class_scores(overlap_counts(p, t), pair, spacing)
     shared, predicted, true = (
         sum(values)
-        for values in zip(*(_counts(prediction == number, truth == number) for number in classes), strict=True)
+        for values in zip(*(overlap_counts(prediction == number, truth == number) for number in classes), strict=True)
     )
     together = np.concatenate([pair[0] for pair in distances]), np.concatenate([pair[1] for pair in distances])
     return SegmentationScores(classes=found, pooled=_class_scores((shared, predicted, true), together, spacing))
@@ -332,94 +327,8 @@ def summarise_segmentation(images: Sequence[SegmentationScores]) -> Segmentation
     )
 
 
-def overlap_as_published(
-    prediction: LabelArray,
-    truth: LabelArray,
-    *,
-    classes: Sequence[int] = LANDMARK_CLASSES,
-    reproduce: OverlapVariant = "d2gpland",
-) -> tuple[float, float]:
-    """Pooled (DSC, IoU) of one image as D2GPLand, D2GPLand-Plus and SRFT-GaLore code it.
-
-    Dice is (2 I + 1e-5) / (|P| + |T| + 1e-5) over the classes together and IoU = Dice / (2 - Dice), so that an empty
-    prediction of an empty truth counts 1 (here it is NaN elsewhere). The data set's value is the mean over images.
-
-    Raises:
-        UsageError: ``metrics.shape``, ``metrics.labels`` or ``metrics.name``.
-
-    Example:
-        >>> import numpy as np
-        >>> empty = np.zeros((2, 2), int)
-        >>> overlap_as_published(empty, empty)
-        (1.0, 1.0)
-    """
-    one_of(reproduce, ["d2gpland"], what="variant of the overlap")
-    _check_labels(prediction, truth, classes)
-    counts = np.array([_counts(prediction == number, truth == number) for number in classes]).sum(axis=0)
-    dice = float((2 * counts[0] + _SMOOTH) / (counts[1] + counts[2] + _SMOOTH))
-    return dice, dice / (2 - dice)
-
-
-def assd_as_published(
-    prediction: LabelArray,
-    truth: LabelArray,
-    *,
-    reproduce: PublishedAssd,
-    classes: Sequence[int] = LANDMARK_CLASSES,
-) -> float:
-    """The two published "ASSD" of liver landmarks, which measure different things and must not share a table.
-
-    * ``d2gpland-plus``: the stack of class masks as one volume, spacing 1 between pixels and between classes; mean of
-      the two directed means. A pixel of the wrong class is at most the number of classes away, so mix-ups hardly show.
-      80 where the prediction is empty.
-    * ``srft-galore``: the *background* mask; contour length elements on pixel corners, weighted by their length; 10
-      units a pixel; mean of the two directed means. The image frame is part of both contours and dilutes it.
-
-    Args:
-        prediction: H x W class numbers.
-        truth: H x W class numbers.
-        reproduce: which.
-        classes: foreground classes, in the order of the stack.
-
-    Returns:
-        Distance; NaN with an ``EmptyMaskWarning`` where the original stops with an error: truth empty, or no
-        background.
-
-    Raises:
-        UsageError: ``metrics.shape``, ``metrics.labels`` or ``metrics.name``.
-
-    Example:
-        >>> import numpy as np
-        >>> truth = np.array([[0, 1, 0], [0, 2, 0]])
-        >>> assd_as_published(truth, truth, reproduce="srft-galore")
-        0.0
-        >>> assd_as_published(0 * truth, truth, reproduce="d2gpland-plus")
-        80.0
-    """
-    one_of(reproduce, ["d2gpland-plus", "srft-galore"], what="published distance")
-    _check_labels(prediction, truth, classes)
-    if reproduce == "srft-galore":
-        p, t = ~np.isin(prediction, classes), ~np.isin(truth, classes)
-        if not (p.any() and t.any()):
-            warn_empty("Published ASSD: no background")
-            return float("nan")
-        length_p, length_t = _contour(p), _contour(t)
-        to_p, to_t = distance_to(length_p > 0), distance_to(length_t > 0)
-        there = float((to_t * length_p)[length_p > 0].sum() / length_p.sum())
-        back = float((to_p * length_t)[length_t > 0].sum() / length_t.sum())
-        return _BACKGROUND_SPACING * (there + back) / 2
-    stacks = [np.stack([labels == number for number in classes]) for labels in (prediction, truth)]
-    if not stacks[1].any():
-        warn_empty("Published ASSD: the truth is empty")
-        return float("nan")
-    if not stacks[0].any():
-        return _EMPTY_PREDICTION_PX
-    surface_p, surface_t = (_volume_surface(stack) for stack in stacks)
-    there = mean(_volume_distance(surface_t)[surface_p])
-    return (there + mean(_volume_distance(surface_p)[surface_t])) / 2
-
-
-def _check_labels(prediction: LabelArray, truth: LabelArray, classes: Sequence[int]) -> None:
+def check_labels(prediction: LabelArray, truth: LabelArray, classes: Sequence[int]) -> None:
+    """Refuse labels that cannot be compared. Raises UsageError ``metrics.shape`` or ``metrics.labels``."""
     same_shape(prediction, truth, dimensions=2)
     integer = all(np.issubdtype(labels.dtype, np.integer) for labels in (prediction, truth))
     if not integer or not classes or len(set(classes)) < len(classes) or 0 in classes:
@@ -431,7 +340,8 @@ def _check_labels(prediction: LabelArray, truth: LabelArray, classes: Sequence[i
         )
 
 
-def _counts(prediction: BoolArray, truth: BoolArray) -> tuple[int, int, int]:
+def overlap_counts(prediction: BoolArray, truth: BoolArray) -> tuple[int, int, int]:
+    """Pixels in both, in the prediction and in the truth."""
     same_shape(prediction, truth)
     boolean(prediction)
     boolean(truth)
@@ -473,34 +383,8 @@ def _hd95(there: Float64, back: Float64, reproduce: str | None) -> float:
     return float(max(np.percentile(there, _PERCENTILE), np.percentile(back, _PERCENTILE)))
 
 
-def _surface(mask: BoolArray) -> BoolArray:
+def mask_surface(mask: BoolArray) -> BoolArray:
+    """Pixels of a mask with a neighbour outside it."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     eroded = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return np.asarray(mask & (eroded == 0), np.bool_)
-
-
-def _volume_surface(stack: BoolArray) -> BoolArray:
-    # 6-neighbours: also the slices before and after, and nothing lies beyond the first and last.
-    inner = np.stack([mask & ~_surface(mask) for mask in stack])
-    empty = np.zeros_like(inner[:1])
-    above, below = np.concatenate([empty, stack[:-1]]), np.concatenate([stack[1:], empty])
-    return np.asarray(stack & ~(inner & above & below), np.bool_)
-
-
-def _volume_distance(surface: BoolArray) -> Float64:
-    # A few slices: the exact 3-D distance is the least over slices of the plane distance and the step between them.
-    planes = np.stack([distance_to(layer) for layer in surface]) ** 2
-    place = np.arange(len(surface))
-    steps = (place[:, None] - place[None, :]) ** 2
-    return np.stack([np.sqrt((planes + row[:, None, None]).min(axis=0)) for row in steps.astype(np.float64)])
-
-
-def _contour(mask: BoolArray) -> Float64:
-    # Length of the contour through every pixel corner: half a diagonal where one or three of the four pixels around it
-    # are set, a side for two neighbours, a diagonal for two opposite ones. Beyond the image nothing is set.
-    m = np.pad(mask, 1).astype(np.int8)
-    a, b, c, d = m[:-1, :-1], m[:-1, 1:], m[1:, :-1], m[1:, 1:]
-    count = a + b + c + d
-    opposite = (count == 2) & (a == d)
-    lengths = np.array([0.0, np.sqrt(0.5), 1.0, np.sqrt(0.5), 0.0])[count]
-    return np.asarray(np.where(opposite, np.sqrt(2.0), lengths), np.float64)

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from endolux.datasets.planes import CODE_SUFFIXES, DEPTH_SUFFIXES, read_plane
 from endolux.errors import InputError, UsageError
-from endolux.evaluate.planes import CODE_SUFFIXES, DEPTH_SUFFIXES, read_plane
+from endolux.io.images import IMAGE_SUFFIXES
 from endolux.io.paths import input_error, printable
 from endolux.io.sources import natural_key
 from endolux.types import DepthKind, MaskArray
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npy")
 DEPTH_TAIL = "_depth"
 
 
@@ -110,7 +110,7 @@ def find_pairs(folder: str | Path) -> list[Pair]:
 
     Raises:
         InputError: ``input.missing``, ``input.not-a-folder``, ``evaluate.unpaired`` for an image without depth or
-            the reverse, ``evaluate.ambiguous`` for two files of one stem, ``evaluate.no-pairs`` for an empty folder.
+            the reverse, ``dataset.ambiguous`` for two files of one stem, ``evaluate.no-pairs`` for an empty folder.
 
     Example:
         >>> import tempfile
@@ -121,15 +121,7 @@ def find_pairs(folder: str | Path) -> list[Pair]:
         ['a']
     """
     root = Path(folder)
-    names = _files(root)
-    if (root / "images").is_dir() and (root / "depth").is_dir():
-        images = _by_stem(root / "images", _files(root / "images"), IMAGE_SUFFIXES)
-        depths = _by_stem(root / "depth", _files(root / "depth"), DEPTH_SUFFIXES)
-    else:
-        is_depth = {name: Path(name).stem.endswith(DEPTH_TAIL) for name in names}
-        images = _by_stem(root, [n for n in names if not is_depth[n]], IMAGE_SUFFIXES)
-        found = _by_stem(root, [n for n in names if is_depth[n]], DEPTH_SUFFIXES)
-        depths = {stem.removesuffix(DEPTH_TAIL): path for stem, path in found.items()}
+    images, depths = files_by_stem(root, DEPTH_SUFFIXES)
     alone = sorted(images.keys() ^ depths.keys(), key=natural_key)
     if not images and not depths:
         raise InputError(
@@ -147,6 +139,35 @@ def find_pairs(folder: str | Path) -> list[Pair]:
             error_id="evaluate.unpaired",
         )
     return [Pair(name=stem, image=images[stem], depth=depths[stem]) for stem in sorted(images, key=natural_key)]
+
+
+def files_by_stem(root: Path, depth_suffixes: Iterable[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and depth files of a folder by their common stem, in one of the two layouts; either may lack a partner.
+
+    Args:
+        root: folder.
+        depth_suffixes: endings of depth files.
+
+    Raises:
+        InputError: ``input.missing``, ``input.not-a-folder``; ``dataset.ambiguous`` for two files of one stem.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("a.png", "a_depth.npy", "b_depth.npy"):
+        ...     (folder / name).touch()
+        >>> images, depths = files_by_stem(folder, [".npy"])
+        >>> sorted(images), sorted(depths)
+        (['a'], ['a', 'b'])
+    """
+    names = _files(root)
+    if (root / "images").is_dir() and (root / "depth").is_dir():
+        images = _by_stem(root / "images", _files(root / "images"), IMAGE_SUFFIXES)
+        return images, _by_stem(root / "depth", _files(root / "depth"), depth_suffixes)
+    is_depth = {name: Path(name).stem.endswith(DEPTH_TAIL) for name in names}
+    images = _by_stem(root, [name for name in names if not is_depth[name]], IMAGE_SUFFIXES)
+    found = _by_stem(root, [name for name in names if is_depth[name]], depth_suffixes)
+    return images, {stem.removesuffix(DEPTH_TAIL): path for stem, path in found.items()}
 
 
 def check_format(pairs: Iterable[Pair], truth: TruthFormat) -> None:
@@ -235,23 +256,24 @@ def list_hash(pairs: Iterable[Pair]) -> str:
 def _files(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file())
     except NotADirectoryError as error:
         raise InputError(
             f"'{printable(folder)}' is a file, a folder of pairs was expected",
-            why="Evaluation needs images and their true depth.",
-            fix="Give the folder that holds them.",
+            why="Images and their true depth are many files.",
+            fix="Give the folder that holds them; a list of files is what the reader 'manifest' takes.",
             error_id="input.not-a-folder",
         ) from error
     except (OSError, ValueError) as error:
         raise input_error(error, folder) from error
 
 
-def _by_stem(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -> dict[str, Path]:
+def _by_stem(folder: Path, names: Iterable[str], suffixes: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
+    wanted = frozenset(suffixes)
     for name in names:
         path = folder / name
-        if path.suffix.lower() not in suffixes:
+        if path.suffix.lower() not in wanted:
             continue
         if path.stem in found:
             raise InputError(
@@ -259,7 +281,7 @@ def _by_stem(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -> d
                 f"'{printable(name)}'",
                 why="Pairs are found by the stem of the file name.",
                 fix="Keep one of them in the folder.",
-                error_id="evaluate.ambiguous",
+                error_id="dataset.ambiguous",
             )
         found[path.stem] = path
     return found

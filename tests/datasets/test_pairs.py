@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from endolux.datasets.pairs import Pair, TruthFormat, TruthKind, check_format, find_pairs, list_hash, read_truth
+from endolux.datasets.planes import read_plane
 from endolux.errors import EndoluxError, InputError, UsageError
-from endolux.evaluate.pairs import Pair, TruthFormat, TruthKind, check_format, find_pairs, list_hash, read_truth
-from endolux.evaluate.planes import read_plane
 
 MM = TruthFormat(codes_per_mm=100.0)
 
@@ -52,8 +52,8 @@ def test_side_by_side(tmp_path):
         (["a.png", "b.png", "a_depth.png"], "evaluate.unpaired", "'b' has no depth file (1 of 2"),
         (["a.png", "a_depth.png", "c_depth.npy"], "evaluate.unpaired", "'c' has no image (1 of 2"),
         (["images/a.png", "depth/b.png"], "evaluate.unpaired", "(2 of 2"),
-        (["a.png", "a.jpg", "a_depth.png"], "evaluate.ambiguous", "'a' stands for two"),
-        (["a.png", "a_depth.png", "a_depth.npy"], "evaluate.ambiguous", "a_depth"),
+        (["a.png", "a.jpg", "a_depth.png"], "dataset.ambiguous", "'a' stands for two"),
+        (["a.png", "a_depth.png", "a_depth.npy"], "dataset.ambiguous", "a_depth"),
         (["readme.txt"], "evaluate.no-pairs", ""),
     ],
 )
