@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+# For the formula that fills published networks with weights.
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from .cli_inputs import Done, command, picture, write_clip, write_png
 

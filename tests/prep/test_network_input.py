@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from endolux.errors import UsageError
 from endolux.prep.network_input import network_input, network_size, resize, restore
@@ -131,3 +132,24 @@ def test_bad_input(image: np.ndarray, options: dict, error_id: str) -> None:
     with pytest.raises(UsageError) as caught:
         network_input(image, spec=SPEC, **options)
     assert caught.value.error_id == error_id
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (1280, 720), (300, 900), (97, 33)])
+def test_stretched_input_has_exactly_the_size_of_the_card(width: int, height: int) -> None:
+    spec = Preprocessing(height=240, width=320, multiple=8, resize="stretch")
+    assert network_size(width, height, spec=spec) == (320, 240)
+    x = np.broadcast_to(np.linspace(0, 255, width)[None, :, None], (height, width, 3)).astype(np.uint8)
+    source = network_input(np.ascontiguousarray(x), spec=spec)
+    assert source.array.shape == (1, 240, 320, 3)
+    assert source.bbox == (0, 0, width, height)
+    ramp = source.array[0, :, :, 0].astype(np.float32)
+    assert np.abs(ramp - np.linspace(0, 255, 320)[None]).max() < 5
+    back = restore(ramp, source)
+    assert back.shape == (height, width)
+    assert np.abs(back - x[:, :, 0]).max() < 8
+
+
+def test_a_size_that_cannot_be_stretched_to_is_refused() -> None:
+    with pytest.raises(ValidationError, match="not multiples of 8"):
+        Preprocessing(height=244, width=320, multiple=8, resize="stretch")
+    assert Preprocessing(height=244, width=320, multiple=8).resize == "keep-aspect"

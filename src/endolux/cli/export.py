@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from cyclopts import App, Parameter
@@ -27,6 +27,7 @@ def export(
     name: str | None = None,
     card: Path | None = None,
     size: str = "320x256",
+    store: Literal["fp16", "fp32", "int8"] = "fp16",
     as_json: JsonFlag = False,
 ) -> int:
     """Write the averaged weights of a run as a bundle, and check it against torch.
@@ -37,6 +38,7 @@ def export(
         name: of the bundle; the name of its folder by default.
         card: YAML file with the words of the card: summary, trained_on, intended_use, limits, licence, ...
         size: WIDTHxHEIGHT that inference works near.
+        store: how weights are stored: fp16, fp32, or int8 for half the size of fp16.
         as_json: print JSON.
     """
     from endolux.cli.train import parse_size
@@ -49,7 +51,9 @@ def export(
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "train") from error
     network, state = load_network(run)
-    exported = export_bundle(network, folder=output, name=name or output.resolve().name, card=words, size=pixels)
+    exported = export_bundle(
+        network, folder=output, name=name or output.resolve().name, card=words, size=pixels, store=store
+    )
     worst = max(parity.relative for parity in exported.parity)
     total = sum(entry.bytes for entry in exported.bundle.card.files.values())
     if as_json:
@@ -60,6 +64,7 @@ def export(
                 "step": state.step,
                 "bytes": total,
                 "parity_relative": worst,
+                "rounding_relative": exported.rounding,
                 "card_sha256": exported.bundle.card_sha256,
             }
         )

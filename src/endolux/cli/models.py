@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from endolux.cli import render
-from endolux.errors import EXIT_MODEL, EXIT_OK, ModelError, UsageError
+from endolux.errors import EXIT_MODEL, EXIT_OK, ModelError, UsageError, missing_extra
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
@@ -21,6 +22,7 @@ def register(app: App) -> None:
     models.command(show, name="show")
     models.command(verify, name="verify")
     models.command(card, name="card")
+    models.command(import_, name="import")
     app.command(models)
 
 
@@ -90,7 +92,8 @@ def show(name: str, /, *, as_json: JsonFlag = False) -> int:
     lines = [
         f"{card.name}: {card.summary}",
         f"architecture  {card.architecture}, {card.parameters / 1e6:.2f} M parameters",
-        f"input         about {spec.width}x{spec.height}, sides multiples of {spec.multiple}, {spec.layout}",
+        f"input         {'stretched to' if spec.resize == 'stretch' else 'about'} {spec.width}x{spec.height}, "
+        f"sides multiples of {spec.multiple}, {spec.layout}",
         f"output        {card.output.kind.value} ({unit}), {card.output.minimum:g} to {card.output.maximum:g}",
         f"trained on    {card.trained_on}",
         f"meant for     {card.intended_use}",
@@ -171,6 +174,97 @@ def card(
     else:
         write_bytes_atomic(output, (text + "\n").encode("utf-8", "backslashreplace"))
     return EXIT_OK
+
+
+def import_(
+    architecture: str,
+    checkpoint: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    name: str | None = None,
+    size: str | None = None,
+    max_depth_mm: float = 10000.0,
+    reproduce: Annotated[bool, Parameter(negative=())] = False,
+    licence: Annotated[str | None, Parameter(name=["--licence", "--license"])] = None,
+    store: str = "fp32",
+    as_json: JsonFlag = False,
+) -> int:
+    """Turn a published checkpoint into a bundle.
+
+    Args:
+        architecture: leve, leve-3x3, ..., guidedepth, guidedepth-s.
+        checkpoint: the .pth file: a state dict, bare or in a training checkpoint. It is read without running code.
+        output: folder of the bundle; must not exist.
+        name: of the bundle; the name of its folder by default.
+        size: WIDTHxHEIGHT that images are stretched to; by default the published one, 640x480 for leve, else 320x240.
+        max_depth_mm: largest depth of its training data; 10000 for NYU.
+        reproduce: depth of ratios below 0 as published: the nearest, instead of the farthest.
+        licence: under which the checkpoint may be used; the card says that none is known if you do not.
+        store: fp32, fp16, or int8 for a quarter of the size.
+        as_json: print JSON.
+    """
+    pixels = None if size is None else _pixels(size)
+    try:
+        from endolux.export.published import import_published
+        from endolux.export.storage import STORES
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "train") from error
+    chosen = next((known for known in STORES if known == store), None)
+    if chosen is None:
+        raise UsageError(
+            f"Weights cannot be stored as '{store}'",
+            why=f"Known: {', '.join(STORES)}.",
+            fix="Leave --store out to change nothing.",
+            error_id="export.store",
+        )
+    imported = import_published(
+        architecture,
+        checkpoint,
+        folder=output,
+        name=name,
+        size=pixels,
+        max_depth_mm=max_depth_mm,
+        reproduce=reproduce,
+        licence=licence,
+        store=chosen,
+    )
+    bundle = imported.exported.bundle
+    worst = max(parity.relative for parity in imported.exported.parity)
+    total = sum(entry.bytes for entry in bundle.card.files.values())
+    others = [fit for fit in imported.fits if fit != architecture]
+    if others:
+        render.note(f"these weights fit {' and '.join(others)} as well; the bundle says they are of {architecture}")
+    if not licence:
+        render.note("no licence is known for these weights; state it with --licence if you know it")
+    if as_json:
+        render.answer_json(
+            {
+                "ok": True,
+                "bundle": str(output),
+                "architecture": architecture,
+                "fits": list(imported.fits),
+                "bytes": total,
+                "parity_relative": worst,
+                "rounding_relative": imported.exported.rounding,
+                "card_sha256": bundle.card_sha256,
+            }
+        )
+    else:
+        render.answer(f"{output}  {architecture}, {total / 1e6:.1f} MB, differs from torch by {worst:.0e} at most")
+    return EXIT_OK
+
+
+def _pixels(size: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
+    if match is None:
+        raise UsageError(
+            f"'{size}' is no size",
+            why="It is WIDTHxHEIGHT in pixels.",
+            fix="Write it like --size 640x480.",
+            error_id="usage.size",
+        )
+    return int(match[1]), int(match[2])
 
 
 def _values(values: dict[str, float]) -> str:

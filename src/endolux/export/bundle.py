@@ -6,14 +6,24 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from endolux.errors import UsageError
-from endolux.export.onnx import Parity, check_parity, inference_network, onnx_bytes, safetensors_bytes
+from endolux.errors import CheckError, UsageError
+from endolux.export.onnx import (
+    Parity,
+    check_parity,
+    inference_network,
+    onnx_bytes,
+    rounding_error,
+    safetensors_bytes,
+)
+from endolux.export.storage import STORES, Store
 from endolux.models import DepthNetwork
 from endolux.runtime.bundles import write_bundle
 from endolux.types import Bundle
 
 _FIXED = frozenset({"architecture", "parameters", "preprocessing", "output", "files", "schema_version"})
+_LARGEST_ROUNDING = 0.05
 _UNSAID: dict[str, object] = {
     "summary": "A depth network trained with Endolux.",
     "trained_on": "Not stated by whoever exported it.",
@@ -25,10 +35,17 @@ _UNSAID: dict[str, object] = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What an export wrote and how well it agrees with torch."""
+    """What an export wrote and how well it agrees with torch.
+
+    Attributes:
+        bundle: the bundle.
+        parity: ONNX Runtime against torch, both with the stored weights.
+        rounding: mean relative change of depth by rounding the weights, on a random picture.
+    """
 
     bundle: Bundle
     parity: tuple[Parity, ...]
+    rounding: float
 
 
 def export_bundle(
@@ -38,8 +55,12 @@ def export_bundle(
     name: str,
     card: Mapping[str, object] | None = None,
     size: tuple[int, int] = (320, 256),
+    store: Store = "fp16",
+    resize: Literal["keep-aspect", "stretch"] = "keep-aspect",
 ) -> Exported:
     """Fold, check and write a network as ``model.onnx``, ``model.safetensors`` and ``card.json``.
+
+    With ``store="int8"`` there is no ``model.safetensors``: rounded so far, weights are no start for training.
 
     Args:
         network: trained network.
@@ -48,12 +69,21 @@ def export_bundle(
         card: the words of the card (summary, trained_on, intended_use, limits, licence, derived_from, metrics);
             what is left out is said to be not stated.
         size: (width, height) that inference works near, multiples of ``network.multiple``.
+        store: how kernels are stored; see :mod:`endolux.export.storage`.
+        resize: "keep-aspect", or "stretch" for networks trained on images stretched to ``size``.
 
     Raises:
         UsageError: the folder exists, the size does not fit, or ``card`` holds a field that the network decides.
         ModelError: the weights are not finite.
-        CheckError: ONNX Runtime and torch differ.
+        CheckError: ONNX Runtime and torch differ, or rounding the weights moves depth by more than 5 % on average.
     """
+    if store not in STORES:
+        raise UsageError(
+            f"Weights cannot be stored as '{store}'",
+            why=f"Known: {', '.join(STORES)}.",
+            fix="Leave it out for fp16.",
+            error_id="export.store",
+        )
     card = dict(card or {})
     decided = sorted(_FIXED & card.keys())
     if decided:
@@ -77,8 +107,16 @@ def export_bundle(
             fix="Choose a new folder, or remove the old one first.",
             error_id="output.exists",
         )
-    ready = inference_network(network)
-    model = onnx_bytes(ready)
+    ready = inference_network(network, store=store)
+    rounding = rounding_error(network, ready, size=size)
+    if not rounding <= _LARGEST_ROUNDING:
+        raise CheckError(
+            f"Storing the weights as {store} moves depth by {rounding:.1%} on average",
+            why=f"At most {_LARGEST_ROUNDING:.0%} is accepted.",
+            fix="Store them as fp32, or as fp16 if this was int8.",
+            error_id="export.rounding",
+        )
+    model = onnx_bytes(ready, store=store)
     parity = check_parity(ready, model, sizes=(size, (5 * network.multiple, 7 * network.multiple)))
     minimum, maximum = ready.depth_range()
     fields: dict[str, object] = {
@@ -87,8 +125,16 @@ def export_bundle(
         **card,
         "architecture": network.architecture,
         "parameters": sum(parameter.numel() for parameter in ready.parameters()),
-        "preprocessing": {"height": size[1], "width": size[0], "multiple": network.multiple, "layout": "nhwc-uint8"},
+        "preprocessing": {
+            "height": size[1],
+            "width": size[0],
+            "multiple": network.multiple,
+            "layout": "nhwc-uint8",
+            "resize": resize,
+        },
         "output": {"kind": network.kind, "minimum": round(minimum, 6), "maximum": round(maximum, 6)},
     }
-    files: dict[str, bytes | Path] = {"model.onnx": model, "model.safetensors": safetensors_bytes(ready)}
-    return Exported(bundle=write_bundle(folder, card_fields=fields, files=files), parity=parity)
+    files: dict[str, bytes | Path] = {"model.onnx": model}
+    if store != "int8":
+        files["model.safetensors"] = safetensors_bytes(ready, store=store)
+    return Exported(bundle=write_bundle(folder, card_fields=fields, files=files), parity=parity, rounding=rounding)

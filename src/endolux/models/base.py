@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
-from typing import Protocol, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Protocol, Self, TypeVar
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -20,21 +20,19 @@ class DepthNetwork(nn.Module, abc.ABC):
 
     Attributes:
         architecture: name in the registry; stands in checkpoints and cards.
-        kind: meaning of the values that ``forward`` gives.
+        kind: meaning of the values that :meth:`depth` gives.
         multiple: height and width of the input must be multiples of this.
     """
 
     architecture: str
     kind: DepthKind
     multiple: int
+    FEATURES: ClassVar[Mapping[str, int]] = {}
+    """What :meth:`feature_names` gives where the configuration does not change it."""
 
     @abc.abstractmethod
     def config(self) -> dict[str, object]:
         """Constructor arguments as JSON values: ``create(self.architecture, **self.config())`` builds it again."""
-
-    @abc.abstractmethod
-    def log_depth(self, image: Tensor) -> Tensor:
-        """Natural logarithm of depth, N x 1 x H x W float32, for N x 3 x H x W RGB in [0, 1]."""
 
     @abc.abstractmethod
     def depth_range(self) -> tuple[float, float]:
@@ -44,10 +42,52 @@ class DepthNetwork(nn.Module, abc.ABC):
     def fuse(self) -> Self:
         """A copy for inference: every branch and BatchNorm folded into plain convolutions; the same function."""
 
+    @abc.abstractmethod
     @override
     def forward(self, image: Tensor) -> Tensor:
-        """Depth, N x 1 x H x W float32, for N x 3 x H x W RGB in [0, 1]."""
-        return torch.exp(self.log_depth(image))
+        """The network's own output, as published: N x 1 x H x W for N x 3 x H x W RGB in [0, 1]."""
+
+    @abc.abstractmethod
+    def depth(self, image: Tensor) -> Tensor:
+        """Positive depth of the given :attr:`kind`, N x 1 x H x W float32, for N x 3 x H x W RGB in [0, 1]."""
+
+    def log_depth(self, image: Tensor) -> Tensor:
+        """Natural logarithm of :meth:`depth`."""
+        return self.depth(image).log()
+
+    def feature_names(self) -> Mapping[str, int]:
+        """Channels of every intermediate map that :meth:`features` gives, by name."""
+        return self.FEATURES
+
+    def features(self, image: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Intermediate maps by name, for feature distillation.
+
+        Raises:
+            UsageError: ``model.feature`` for a name that :meth:`feature_names` lacks.
+        """
+        return self.with_features(image, names)[1]
+
+    def with_features(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What :meth:`forward` and :meth:`features` give, in one pass."""
+        self._check_features(names)
+        return self(image), {}
+
+    def discontinuous(self, image: Tensor) -> Tensor | None:
+        """N x 1 x H x W, True where rounding alone may move :meth:`depth` far; None: nowhere."""
+        del image
+        return None
+
+    def _check_features(self, names: Sequence[str]) -> None:
+        known = self.feature_names()
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise UsageError(
+                    f"'{self.architecture}' has no feature map '{name}'",
+                    why=f"Known: {', '.join(known)}." if known else "It offers none.",
+                    fix=f"Did you mean '{near[0]}'?" if near else "Choose one of the known names.",
+                    error_id="model.feature",
+                )
 
 
 class _Constructor(Protocol):
@@ -55,12 +95,22 @@ class _Constructor(Protocol):
     def __call__(self, **config: object) -> DepthNetwork: ...
 
 
-_ARCHITECTURES: dict[str, Callable[..., DepthNetwork]] = {}
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Architecture:
+    network: Callable[..., DepthNetwork]
+    fixed: Mapping[str, object]
+
+
+_ARCHITECTURES: dict[str, _Architecture] = {}
 _Network = TypeVar("_Network", bound=type[DepthNetwork])
 
 
-def register(name: str) -> Callable[[_Network], _Network]:
+def register(name: str, **fixed: object) -> Callable[[_Network], _Network]:
     """Class decorator: make a network known to :func:`create` under ``name``.
+
+    Args:
+        name: name in the registry.
+        **fixed: constructor arguments that make the variant; a class may carry several decorators.
 
     Example:
         >>> from endolux.models import architectures
@@ -76,8 +126,9 @@ def register(name: str) -> Callable[[_Network], _Network]:
                 fix="Register the second one under another name.",
                 error_id="model.duplicate",
             )
-        _ARCHITECTURES[name] = network
-        network.architecture = name
+        _ARCHITECTURES[name] = _Architecture(network, fixed)
+        if not fixed:
+            network.architecture = name
         return network
 
     return add
@@ -101,6 +152,8 @@ def create(name: str, **config: object) -> DepthNetwork:
     Example:
         >>> create("repdepth").config()["widths"]
         [48, 96, 192, 208]
+        >>> create("leve-3x3").architecture
+        'leve-3x3'
     """
     if name not in _ARCHITECTURES:
         near = difflib.get_close_matches(name, _ARCHITECTURES, n=1)
@@ -110,9 +163,18 @@ def create(name: str, **config: object) -> DepthNetwork:
             fix=f"Did you mean '{near[0]}'?" if near else "Choose one of the known names.",
             error_id="model.architecture",
         )
-    constructor: _Constructor = _ARCHITECTURES[name]
+    found = _ARCHITECTURES[name]
+    for key, value in found.fixed.items():
+        if key in config and config[key] != value:
+            raise UsageError(
+                f"'{name}' cannot have {key}={config[key]!r}",
+                why=f"The name stands for {key}={value!r}.",
+                fix=f"Leave {key} out, or choose the architecture of another name.",
+                error_id="model.config",
+            )
+    constructor: _Constructor = found.network
     try:
-        return constructor(**config)
+        network = constructor(**{**found.fixed, **config})
     except TypeError as error:
         raise UsageError(
             f"'{name}' cannot be built from {_short(config)}",
@@ -120,6 +182,8 @@ def create(name: str, **config: object) -> DepthNetwork:
             fix="Use the arguments of its constructor.",
             error_id="model.config",
         ) from error
+    network.architecture = name
+    return network
 
 
 def _short(config: Mapping[str, object]) -> str:

@@ -247,8 +247,18 @@ class RepDepth(DepthNetwork):
         return math.exp(self._log_min), math.exp(self._log_max)
 
     @override
+    def forward(self, image: Tensor) -> Tensor:
+        """Depth; see :meth:`DepthNetwork.forward`. Height and width are multiples of 32."""
+        return self.depth(image)
+
+    @override
+    def depth(self, image: Tensor) -> Tensor:
+        """See :meth:`DepthNetwork.depth`."""
+        return torch.exp(self.log_depth(image))
+
+    @override
     def log_depth(self, image: Tensor) -> Tensor:
-        """See :meth:`DepthNetwork.log_depth`. Height and width are multiples of 32."""
+        """See :meth:`DepthNetwork.log_depth`."""
         image = image * 4.0 - 2.0
         x = F.relu(self.stem(image), inplace=True)
         features = []

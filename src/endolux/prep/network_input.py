@@ -44,13 +44,18 @@ def network_size(width: int, height: int, *, spec: Preprocessing) -> tuple[int, 
     """(width, height) at which the network sees a box of the given size in pixels.
 
     Both are multiples of ``spec.multiple``, their product is close to ``spec.height * spec.width``, and of the sizes
-    around the ideal one the closest in aspect and area is taken.
+    around the ideal one the closest in aspect and area is taken. With ``spec.resize`` "stretch" it is always
+    ``spec.width`` by ``spec.height``.
 
     Example:
         >>> from endolux.runtime.card import Preprocessing
         >>> network_size(1280, 720, spec=Preprocessing(height=256, width=320))
         (384, 224)
+        >>> network_size(1280, 720, spec=Preprocessing(height=256, width=320, resize="stretch"))
+        (320, 256)
     """
+    if spec.resize == "stretch":
+        return spec.width, spec.height
     area, multiple = spec.height * spec.width, spec.multiple
     longest = max(multiple, area // multiple // multiple * multiple)
     ideal_height = math.sqrt(area * height / width)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from endolux.types import DepthKind
 
@@ -18,8 +18,9 @@ class _Strict(BaseModel):
 class Preprocessing(_Strict):
     """How pixels become the network's input. Applied by ``endolux.prep.network_input`` and by nothing else.
 
-    The content area is cropped to its bounding box, resized (keeping aspect) so that it holds about
-    ``height * width`` pixels with both sides multiples of ``multiple``, and filled with ``fill`` outside the area.
+    The content area is cropped to its bounding box, resized, and filled with ``fill`` outside the area. ``resize``
+    "keep-aspect": to about ``height * width`` pixels with both sides multiples of ``multiple``; "stretch": to exactly
+    ``width`` by ``height`` whatever its aspect, for networks that were trained so.
     """
 
     height: int = Field(gt=0, description="Reference height in pixels.")
@@ -29,6 +30,13 @@ class Preprocessing(_Strict):
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     fill: tuple[int, int, int] = (0, 0, 0)
+    resize: Literal["keep-aspect", "stretch"] = "keep-aspect"
+
+    @model_validator(mode="after")
+    def _stretched_sides_fit(self) -> Self:
+        if self.resize == "stretch" and (self.width % self.multiple or self.height % self.multiple):
+            raise ValueError(f"{self.width}x{self.height} cannot be stretched to: not multiples of {self.multiple}")
+        return self
 
 
 class Output(_Strict):
