@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -21,18 +20,18 @@ import torch
 import yaml
 
 from endolux.export import export_bundle
-from endolux.losses import LossWeights
 from endolux.models import DepthNetwork
 from endolux.phantom.world import PhantomSettings
 from endolux.phantom.write import write_shards
 from endolux.prep.content_area import find_content_area
 from endolux.prep.network_input import network_input, restore
 from endolux.runtime.card import Preprocessing
-from endolux.train.augment import Augmentation
 from endolux.train.averaging import interpolate, recalibrate
 from endolux.train.checkpoints import load_network
-from endolux.train.data import Position, Stream
-from endolux.train.loop import OnCheckpoint, TrainSettings, train
+from endolux.train.data import Corpus, Stream
+from endolux.train.engine import OnCheckpoint, fit
+from endolux.train.progress import Display
+from endolux.train.recipe import Recipe, load_recipe
 
 HERE = Path(__file__).resolve().parent
 SHARD = 240
@@ -42,12 +41,20 @@ DATA = {
     "two": PhantomSettings(seed=2, frames=4800, views_per_scene=10, even_light=0.5, rich_texture=0.5),
 }
 # Coarse first: at 60 % of the pixels a step costs 60 % of the time, and most of what is learnt there stays.
-COARSE = TrainSettings(steps=4200, batch=16, lr=2e-3, size=(256, 192))
+COARSE = ("steps=4200", "optimiser.lr=2e-3", "data.size=256x192")
 # The second stage starts from here: the last quarter of the first one's schedule is left to it.
 COARSE_END = 3000
-FINE = TrainSettings(steps=4700, batch=16, lr=1.5e-3, size=(320, 256))
-FINE_LOSSES = LossWeights(gradient=1.0, anchor=0.05, variance_focus=0.95)
-FINE_AUGMENTATION = Augmentation(light=0.6, light_range=0.9, flatten=0.3)
+FINE = (
+    "steps=4700",
+    "optimiser.lr=1.5e-3",
+    "data.size=320x256",
+    "loss.gradient=1.0",
+    "loss.anchor=0.05",
+    "loss.variance_focus=0.95",
+    "data.augmentation.light=0.6",
+    "data.augmentation.light_range=0.9",
+    "data.augmentation.flatten=0.3",
+)
 FINE_SHARE = 0.85
 # Less than it was trained at: fewer pixels see more of the picture at once, and the real frames came out better.
 INFERENCE_SIZE = (256, 192)
@@ -67,7 +74,7 @@ def scorer(data: Path) -> OnCheckpoint:
             ready = network_input(image, valid=area.mask(width, height), bbox=area.bbox, spec=spec)
             pixels = torch.from_numpy(np.array(ready.array)).reshape(1, *np.shape(ready.array)[-3:])
             with torch.inference_mode():
-                depth = network(pixels.permute(0, 3, 1, 2).float() / 255.0)
+                depth = network.depth(pixels.permute(0, 3, 1, 2).float() / 255.0)
             return restore(depth[0, 0].numpy(), ready, size=(width, height))
 
         return {name: float(row["abs_rel"]) for name, row in score(predict, data=data).items()}
@@ -80,13 +87,7 @@ class _EndOfStageError(Exception):
 
 
 def _stage(
-    run: Path,
-    settings: TrainSettings,
-    data: list[Path],
-    arguments: argparse.Namespace,
-    *,
-    end: int | None = None,
-    initial: Path | None = None,
+    run: Path, recipe: Recipe, data: list[Path], arguments: argparse.Namespace, *, end: int | None = None
 ) -> None:
     """Train one stage, or what is left of it; with ``end`` only up to the checkpoint of that step."""
     if end is not None and (run / f"step-{end:08d}").exists():
@@ -100,19 +101,8 @@ def _stage(
         return scores
 
     print(f"stage {run.name}", file=sys.stderr)
-    with contextlib.suppress(_EndOfStageError):
-        train(
-            "repdepth",
-            data=data,
-            output=run,
-            settings=dataclasses.replace(settings, threads=arguments.threads),
-            losses=None if initial is None else FINE_LOSSES,
-            augmentation=None if initial is None else FINE_AUGMENTATION,
-            initial=initial,
-            resume=(run / "log.jsonl").exists(),
-            on_checkpoint=at_checkpoint,
-            on_log=lambda line: print(line, file=sys.stderr, flush=True),
-        )
+    with contextlib.suppress(_EndOfStageError), Display(run.name) as display:
+        fit(None, recipe, data, run, resume=(run / "log.jsonl").exists(), on_log=display, on_checkpoint=at_checkpoint)
 
 
 def main() -> None:
@@ -126,14 +116,17 @@ def main() -> None:
     folders = {name: output / "data" / name for name in DATA}
     for name, settings in DATA.items():
         write_shards(settings, folders[name], shard_frames=SHARD, workers=arguments.threads)
-    _stage(output / "coarse", COARSE, [folders["one"]], arguments, end=COARSE_END)
+    threads = f"threads={arguments.threads}"
+    _stage(output / "coarse", load_recipe("repdepth", [*COARSE, threads]), [folders["one"]], arguments, end=COARSE_END)
     coarse = output / "coarse" / f"step-{COARSE_END:08d}"
     both = list(folders.values())
-    _stage(output / "fine", FINE, both, arguments, initial=coarse)
+    fine = load_recipe("repdepth", [*FINE, threads, f"model.initial={coarse}"])
+    _stage(output / "fine", fine, both, arguments)
     # The second stage gained on evenly lit frames and lost on others; between the two lies most of both.
     between = interpolate(load_network(coarse)[0], load_network(output / "fine")[0], share=FINE_SHARE)
-    stream = Stream(both, batch=16, seed=9, augmentation=FINE_AUGMENTATION, size=(320, 256), position=Position())
-    network = recalibrate(between, (batch for batch, _ in itertools.islice(stream.batches(first_step=0), 25)))
+    corpus = Corpus([str(folder) for folder in both])
+    stream = Stream(corpus, batch=16, seed=9, augmentation=fine.data.augmentation, size=fine.data.size)
+    network = recalibrate(between, (batch for (batch,), _ in itertools.islice(stream.batches(), 25)))
     words = yaml.safe_load((HERE / "card.yaml").read_text(encoding="utf-8"))
     exported = export_bundle(
         network, folder=output / "repdepth-colon", name="repdepth-colon", card=words, size=INFERENCE_SIZE

@@ -7,7 +7,7 @@ import torch
 from endolux.errors import UsageError
 from endolux.models import create
 from endolux.train.averaging import interpolate, recalibrate
-from endolux.train.data import Batch
+from endolux.train.task import Batch
 
 SMALL = {"widths": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "decoder": (8, 8, 8), "fine": 4}
 

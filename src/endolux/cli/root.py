@@ -18,7 +18,7 @@ from endolux import __version__
 from endolux.cli import render
 from endolux.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, DeviceError, EndoluxError, UsageError, from_os_error
 
-_VERBS = ("predict", "demo", "models", "evaluate", "data", "phantom", "train", "export", "doctor")
+_VERBS = ("predict", "demo", "models", "evaluate", "data", "phantom", "train", "config", "export", "reproduce", "doctor")
 _REPORT_TO = "the issue tracker of the project"
 
 
@@ -88,7 +88,7 @@ class _InterruptedError(EndoluxError):
         super().__init__(
             what,
             why="It was interrupted (Ctrl-C or a termination signal).",
-            fix="Run it again; 'endolux predict' continues where it stopped with --resume.",
+            fix="Run it again; 'endolux predict' and 'endolux train' continue where they stopped with --resume.",
             error_id="run.interrupted",
         )
 

@@ -1,18 +1,24 @@
-"""``endolux train``: a network from shards of images with depth."""
+"""``endolux train``: run a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from endolux.cli import render
 from endolux.errors import UsageError, missing_extra
 
+if TYPE_CHECKING:
+    from endolux.train.recipe import Recipe
+
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 Resume = Annotated[bool, Parameter(name="--resume", negative=())]
+List = Annotated[bool, Parameter(name="--list", negative=())]
+_CHANGE = re.compile(r"[a-z_][\w.]*=")
 
 
 def register(app: App) -> None:
@@ -21,74 +27,100 @@ def register(app: App) -> None:
 
 
 def train(
-    architecture: str,
+    recipe: str | None = None,
     /,
-    *,
-    data: Annotated[list[Path], Parameter(name="--data", consume_multiple=True)],
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    steps: int = 10_000,
-    batch: int = 16,
-    lr: float = 2e-3,
-    seed: int = 0,
-    size: str | None = None,
-    device: str = "cpu",
-    threads: int | None = None,
-    workers: int = 0,
-    checkpoint_every: int = 500,
-    initial: Path | None = None,
+    *changes: str,
+    data: Annotated[list[str] | None, Parameter(name="--data", consume_multiple=True, negative=())] = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     resume: Resume = False,
+    list_: List = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Train a network on folders of shards, such as 'endolux phantom' writes.
+    """Train a network by a recipe: 'endolux train leve --data shards -o runs/leve batch=4 epochs=5'.
+
+    Several processes: 'torchrun --nproc-per-node 2 -m endolux train ...'; a recipe's batch is each process's.
 
     Args:
-        architecture: name of the network, such as repdepth.
-        data: folders with shards; they may grow while the run goes on.
-        output: folder of the run: checkpoints and log.jsonl.
-        steps: optimiser steps.
-        batch: samples a step.
-        lr: peak learning rate.
-        seed: of initial weights, order and augmentation.
-        size: WIDTHxHEIGHT of the training pictures, multiples of 32; the stored size by default.
-        device: torch device.
-        threads: threads of torch.
-        workers: threads that prepare batches ahead.
-        checkpoint_every: steps between checkpoints.
-        initial: run or checkpoint to take the first weights from.
-        resume: go on with the run in the output folder.
+        recipe: name of a recipe ('endolux train --list') or a YAML file.
+        changes: KEY.PATH=VALUE changes of the recipe; 'endolux config show RECIPE' prints all keys.
+        data: folders with shards, such as 'endolux phantom' writes (they may grow meanwhile), or READER:PATH.
+        output: folder of the run: recipe.yaml, log.jsonl, TensorBoard files, checkpoints.
+        resume: go on with the run in the output folder, by its own recipe.
+        list_: print the recipes.
         as_json: print JSON.
     """
-    pixels = None if size is None else parse_size(size)
+    if list_:
+        return _list(as_json=as_json)
+    if recipe is None or output is None:
+        raise UsageError(
+            "Which recipe?" if recipe is None else "Where to?",
+            why="A training needs a recipe and a folder for the run.",
+            fix="For example: endolux train leve --data shards -o run; 'endolux train --list' prints the recipes.",
+            error_id="usage.arguments",
+        )
+    # '--data A B batch=4' hands all three to --data.
+    given = list(data or ())
+    moved = [text for text in given if _CHANGE.match(text) and not Path(text).exists()]
+    sources = [text for text in given if text not in moved]
+    resolved = resolve(recipe, [*moved, *changes], sources, output if resume else None)
+    if "WORLD_SIZE" in os.environ:
+        # DDP otherwise warns of a setting that some variants need.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        from endolux.train.loop import TrainSettings
-        from endolux.train.loop import train as run
+        from endolux.train.engine import fit
+        from endolux.train.progress import Display
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "train") from error
-    settings = TrainSettings(
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        seed=seed,
-        size=pixels,
-        device=device,
-        threads=threads,
-        workers=workers,
-        checkpoint_every=checkpoint_every,
-    )
-    last = run(
-        architecture,
-        data=data,
-        output=output,
-        settings=settings,
-        initial=initial,
-        resume=resume,
-        on_log=lambda line: _show(line, steps),
-    )
+    main = os.environ.get("RANK", "0") == "0"
+    with Display(resolved.name) as display:
+        last = fit(None, resolved, None, output, resume=resume, on_log=display)
+    if not main:
+        return 0
     if as_json:
-        render.answer_json({"ok": True, "checkpoint": str(last), "steps": steps})
+        from endolux.train.checkpoints import best, read_state
+
+        chosen = best(output)
+        render.answer_json(
+            {
+                "ok": True,
+                "checkpoint": str(last),
+                "best": None if chosen is None else str(chosen),
+                "step": read_state(last).step,
+            }
+        )
     else:
         render.answer(str(last))
     return 0
+
+
+def resolve(name: str, changes: list[str], sources: list[str], run: Path | None) -> Recipe:
+    """The recipe that a command means.
+
+    Args:
+        name: recipe or file.
+        changes: overrides.
+        sources: data; those of the recipe if empty.
+        run: folder of a run that goes on by its own recipe, if it has one; only what the command says is new.
+
+    Raises:
+        UsageError: unknown or unsuitable recipe or keys.
+    """
+    from endolux.train.recipe import load_recipe, recipe_from, recipe_names
+    from endolux.train.recipe_text import apply_overrides
+
+    recorded = run / "recipe.yaml" if run is not None else None
+    if recorded is not None and recorded.is_file():
+        before = load_recipe(recorded)
+        if name in recipe_names() and before.name == name:
+            recipe = recipe_from(apply_overrides(before.document(), changes), source=name)
+        else:
+            recipe = load_recipe(name, changes)
+        sources = sources or list(before.data.sources)
+    else:
+        recipe = load_recipe(name, changes)
+    if sources:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": tuple(sources)})})
+    return recipe
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -112,6 +144,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _show(line: Mapping[str, object], steps: int) -> None:
-    numbers = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if isinstance(value, float))
-    render.note(f"step {line['step']}/{steps}  {numbers}")
+def _list(*, as_json: bool) -> int:
+    from endolux.train.recipe import load_recipe, recipe_names
+
+    recipes = [load_recipe(name) for name in recipe_names()]
+    if as_json:
+        render.answer_json(
+            [{"name": r.name, "task": r.task, "model": r.model.name, "summary": r.summary} for r in recipes]
+        )
+    else:
+        render.answer(render.table([(r.name, r.summary) for r in recipes], header=("recipe", "what it is")))
+    return 0

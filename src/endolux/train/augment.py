@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from endolux.types import FloatArray, ImageArray
+from endolux.train.viewport import View, triangle
+from endolux.types import FloatArray, ImageArray, MaskArray
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Typical casts of processors and of light through tissue: pink, orange, green, blue-white.
@@ -88,9 +90,28 @@ def augment(
         >>> new_image.shape, sorted(set(new_depth.ravel().tolist()) - {0.0})
         ((64, 80, 3), [30.0])
     """
+    return augment_view(image, depth, generator, settings=settings, size=size)[:2]
+
+
+def augment_view(
+    image: ImageArray,
+    depth: FloatArray,
+    generator: np.random.Generator,
+    *,
+    settings: Augmentation | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[ImageArray, FloatArray, View]:
+    """:func:`augment`, and the view that was drawn, for maps that must follow the image (a teacher's).
+
+    Example:
+        >>> image, depth = np.full((64, 80, 3), 90, np.uint8), np.full((64, 80), 30.0, np.float32)
+        >>> _, _, view = augment_view(image, depth, np.random.default_rng(7))
+        >>> view.apply(np.ones((3, 16, 20), np.float32)).shape
+        (3, 16, 20)
+    """
     s = settings or Augmentation()
     rng = generator
-    image, depth = _view(image, depth, rng, s, size or (image.shape[1], image.shape[0]))
+    image, depth, view = _view(image, depth, rng, s, size or (image.shape[1], image.shape[0]))
     if rng.random() < s.highlights:
         image = _highlights(image, rng)
     # No draw when it is off: settings without it keep their bytes.
@@ -103,8 +124,9 @@ def augment(
         image = _lens(image, rng)
     if rng.random() < s.noise:
         image = _noise(image, rng)
+    hidden: MaskArray | None = None
     if rng.random() < s.occluders:
-        image, depth = _occluders(image, depth, rng)
+        image, depth, hidden = _occluders(image, depth, rng)
     if rng.random() < s.scaler:
         image = _scaler(image, rng)
     area = _content_area(image.shape[1], image.shape[0], rng) if rng.random() < s.content_area else None
@@ -118,7 +140,64 @@ def augment(
         # Inference fills outside the content area with exact black, ringing of the codec included.
         image = cv2.bitwise_and(image, image, mask=area)
         depth = np.where(area > 0, depth, np.float32(0))
-    return image, depth
+        hidden = area == 0 if hidden is None else hidden | (area == 0)
+    return image, depth, view if hidden is None else dataclasses.replace(view, hidden=hidden)
+
+
+def augment_leve(
+    image: ImageArray,
+    depth: FloatArray,
+    generator: np.random.Generator,
+    *,
+    flip: float = 0.5,
+    swap: float = 0.5,
+    size: tuple[int, int] | None = None,
+    reproduce: bool = False,
+) -> tuple[ImageArray, FloatArray, View]:
+    """Leve's own augmentation: resize, horizontal mirroring, permutation of the colour channels.
+
+    Args:
+        image: H x W x 3 uint8 RGB.
+        depth: H x W float32, 0 where unknown.
+        generator: source of every random number.
+        flip: probability of the mirroring.
+        swap: probability of one of the six permutations, the identity among them (D-34).
+        size: (width, height) of the result; the size of the input by default.
+        reproduce: resample depth bilinearly as published, which mixes depths across boundaries and with unknown
+            ones; otherwise the nearest depth is taken.
+
+    Returns:
+        Image, depth and the view, for maps that must follow them. The image is resampled with a triangle filter as
+        wide as the step where it shrinks (as Pillow's bilinear is), so that nothing aliases.
+
+    Source:
+        Leve (Drăgan, 2024), data code; GuideDepth (Rudolph et al., ICRA 2022).
+
+    Example:
+        >>> image, depth = np.full((48, 64, 3), 90, np.uint8), np.full((48, 64), 30.0, np.float32)
+        >>> image, depth, view = augment_leve(image, depth, np.random.default_rng(0), size=(32, 24))
+        >>> image.shape, depth.shape
+        ((24, 32, 3), (24, 32))
+    """
+    height, width = depth.shape
+    new_width, new_height = size or (width, height)
+    if (new_width, new_height) != (width, height):
+        pixels = triangle(triangle(image, 1, new_width), 0, new_height)
+        image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        if reproduce:
+            depth = triangle(triangle(depth, 1, new_width), 0, new_height)
+        else:
+            depth = cv2.resize(depth, (new_width, new_height), interpolation=cv2.INTER_NEAREST_EXACT)
+    horizontal = generator.random() < flip
+    if horizontal:
+        image, depth = cv2.flip(image, 1), cv2.flip(depth, 1)
+    if generator.random() < swap:
+        image = np.ascontiguousarray(image[..., _PERMUTATIONS[int(generator.integers(len(_PERMUTATIONS)))]])
+    view = View(source=(width, height), window=(0, 0, width, height), horizontal=horizontal)
+    return image, np.ascontiguousarray(depth), view
+
+
+_PERMUTATIONS = [list(order) for order in itertools.permutations(range(3))]
 
 
 def _between(rng: np.random.Generator, low: float, high: float, *, log: bool = False) -> float:
@@ -129,7 +208,7 @@ def _between(rng: np.random.Generator, low: float, high: float, *, log: bool = F
 
 def _view(
     image: ImageArray, depth: FloatArray, rng: np.random.Generator, s: Augmentation, size: tuple[int, int]
-) -> tuple[ImageArray, FloatArray]:
+) -> tuple[ImageArray, FloatArray, View]:
     height, width = depth.shape
     zoom, stretch = _between(rng, 1.0, max(1.0, s.zoom)), _between(rng, 1.0 - s.aspect, 1.0 + s.aspect)
     crop_width = min(width, round(width / zoom * stretch**0.5))
@@ -144,7 +223,13 @@ def _view(
     if horizontal or vertical:
         code = -1 if horizontal and vertical else 1 if horizontal else 0
         image, depth = cv2.flip(image, code), cv2.flip(depth, code)
-    return image, depth
+    view = View(
+        source=(width, height),
+        window=(left, top, crop_width, crop_height),
+        horizontal=horizontal,
+        vertical=vertical,
+    )
+    return image, depth, view
 
 
 def _colour(image: ImageArray, rng: np.random.Generator, s: Augmentation) -> ImageArray:
@@ -245,7 +330,9 @@ def _highlights(image: ImageArray, rng: np.random.Generator) -> ImageArray:
     return image
 
 
-def _occluders(image: ImageArray, depth: FloatArray, rng: np.random.Generator) -> tuple[ImageArray, FloatArray]:
+def _occluders(
+    image: ImageArray, depth: FloatArray, rng: np.random.Generator
+) -> tuple[ImageArray, FloatArray, MaskArray]:
     """Things whose depth is unknown (tools, smoke, debris): painted over the image, taken out of the truth."""
     image = image.copy()
     height, width = depth.shape
@@ -268,7 +355,8 @@ def _occluders(image: ImageArray, depth: FloatArray, rng: np.random.Generator) -
     ramp = np.linspace(_between(rng, 0.5, 1.0), _between(rng, 0.8, 1.4), width, dtype=np.float32)
     paint = np.clip(ramp[None, :, None] * base.astype(np.float32), 0, 255).astype(np.uint8)
     cv2.copyTo(np.broadcast_to(paint, image.shape).copy(), mask, image)
-    return image, np.where(mask > 0, np.float32(0), depth)
+    covered = mask > 0
+    return image, np.where(covered, np.float32(0), depth), covered
 
 
 def _scaler(image: ImageArray, rng: np.random.Generator) -> ImageArray:

@@ -1,16 +1,85 @@
-"""Averages of trained networks: between the weights of a run and of the run that went on from it."""
+"""Averages of trained networks: over the steps of a run, and between a run and the run that went on from it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from endolux.errors import UsageError
 from endolux.models import DepthNetwork
-from endolux.train.data import Batch
+from endolux.train.task import Batch
+
+
+class MovingAverage:
+    """Exponential average of a network's weights and BatchNorm statistics, smaller memory at the beginning.
+
+    Args:
+        network: its tensors are followed; they must stay the same objects.
+        decay: share that the old average keeps in a step, at most.
+
+    Example:
+        >>> network = nn.Linear(1, 1, bias=False)
+        >>> average = MovingAverage(network, decay=0.9)
+        >>> with torch.no_grad():
+        ...     _ = network.weight.add_(1.0)
+        >>> average.update(step=10**6)
+        >>> round(float((network.weight - average.tensors()["weight"]).detach()), 6)
+        0.9
+    """
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self._decay = decay
+        self._live = dict(network.state_dict())
+        self._average = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        floats = {name for name, tensor in self._live.items() if tensor.is_floating_point()}
+        # Weights may be split over processes while statistics are not; one call takes only one of the two kinds.
+        self._floats = [
+            ([self._average[name] for name in names], [self._live[name] for name in names])
+            for split in (False, True)
+            if (names := [name for name in self._live if name in floats and self._split(name) is split])
+        ]
+        self._others = [(self._average[name], self._live[name]) for name in self._live if name not in floats]
+
+    def _split(self, name: str) -> bool:
+        return isinstance(self._live[name], DTensor)
+
+    @torch.no_grad()
+    def update(self, *, step: int) -> None:
+        """Take the network's weights after step ``step`` (from 1) in."""
+        share = 1.0 - min(self._decay, (1 + step) / (10 + step))
+        for old, new in self._floats:
+            torch._foreach_lerp_(old, new, share)
+        for kept, live in self._others:
+            kept.copy_(live)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The average, whole on every process. A collective call where the weights are split over processes."""
+        return {name: whole(tensor) for name, tensor in self._average.items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`tensors` gave."""
+        for name, tensor in self._average.items():
+            assign(tensor, tensors[name])
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be split over processes, gathered. A collective call then."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def assign(tensor: Tensor, value: Tensor) -> None:
+    """Copy a whole tensor into one that may be split over processes."""
+    if isinstance(tensor, DTensor):
+        from torch.distributed.tensor import distribute_tensor
+
+        tensor.copy_(distribute_tensor(value.to(tensor.device), tensor.device_mesh, list(tensor.placements)))
+    else:
+        tensor.copy_(value)
 
 
 def interpolate(first: DepthNetwork, second: DepthNetwork, *, share: float) -> DepthNetwork:
