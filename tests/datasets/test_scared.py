@@ -26,7 +26,8 @@ from endolux.datasets.base import PROTOCOLS, READERS, FrameKey, Severity, frame_
 from endolux.datasets.scared import Scared, ScaredCorrected, open_scared
 from endolux.datasets.scared_cameras import depth_of_disparity, read_calibration
 from endolux.datasets.scared_convert import convert_scared
-from endolux.datasets.scared_files import TarFiles, left_view, read_points
+from endolux.datasets.scared_files import TarFiles
+from endolux.datasets.scared_points import left_view, read_points
 from endolux.datasets.scared_splits import check_split, pose_trajectory, read_split
 from endolux.errors import InputError, UsageError
 from endolux.geometry.align import Alignment

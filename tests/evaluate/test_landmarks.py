@@ -1,6 +1,7 @@
 """Masks of landmarks under l3d, as a library and as a program."""
 
 import csv
+import hashlib
 import json
 
 import cv2
@@ -9,7 +10,10 @@ import pytest
 
 from endolux.datasets import get_protocol, open_dataset
 from endolux.errors import EndoluxError
-from endolux.evaluate.landmarks import read_labels, run_landmarks
+from endolux.evaluate.compare import compare_results, comparison_document
+from endolux.evaluate.landmark_masks import read_labels
+from endolux.evaluate.landmarks import run_landmarks
+from endolux.evaluate.landmarks_page import draw_errors, draw_labels
 from endolux.evaluate.protocol_run import select_frames
 from endolux.metrics.segmentation import segmentation_scores
 from endolux.metrics.segmentation_published import assd_as_published, overlap_as_published
@@ -163,3 +167,102 @@ def test_what_is_no_mask_is_refused(tmp_path, name, content, error_id):
     with pytest.raises(EndoluxError) as caught:
         read_labels(path)
     assert caught.value.error_id.startswith(error_id)
+
+
+def evaluated(l3d, folder, masks, name):
+    write(folder / name, masks)
+    code, _, err = run(folder / name, "--protocol", "l3d", "--data", l3d, "-o", folder / f"{name}-r", "--quiet")
+    assert code == 0, err
+    return folder / f"{name}-r"
+
+
+def test_report_shows_the_ranked_frames_and_loads_nothing(l3d, tmp_path):
+    true = truths(l3d)
+    report = evaluated(l3d, tmp_path, {0: true[0], 1: shifted(true[1], 4), 2: true[2]}, "<masks>")
+    page = (report / "report.html").read_text()
+    key = open_dataset("l3d", l3d).keys()[0]
+    for text in (f"best: {key}, DSC 1", "ridge", "silhouette", "ligament", "all classes", "srft_galore_assd"):
+        assert text in page
+    assert page.count('<div class="tiles">') == 2  # the third frame has no landmark, and no rank
+    assert page.count("data:image/jpeg;base64,") == 8
+    assert "&lt;masks&gt;" in page
+    assert "<masks>" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert 'src="/' not in page
+
+
+def test_masks_are_drawn_where_they_are():
+    truth = np.zeros((40, 60), np.uint8)
+    truth[10, :], truth[30, :20] = 1, 3
+    predicted = np.zeros_like(truth)
+    predicted[10, :30], predicted[20, :], predicted[30, :20] = 1, 2, 2
+    image = np.full((20, 30, 3), 7, np.uint8)
+    drawn = draw_labels(image, truth)
+    rows = sorted(set(np.nonzero((drawn != 7).any(axis=2))[0].tolist()))
+    assert rows == [5, 15]
+    assert (drawn[5] == drawn[5, 0]).all()
+    assert (drawn[15, 10:] == 7).all()
+    errors = draw_errors(image, predicted, truth)
+    right, missed, false = errors[5, 0].tolist(), errors[5, 29].tolist(), errors[10, 0].tolist()
+    assert len({tuple(right), tuple(missed), tuple(false), (7, 7, 7)}) == 4
+    assert errors[15, 0].tolist() == false
+    assert (image == 7).all()
+
+
+def test_the_document_says_what_was_measured(l3d, tmp_path):
+    true = truths(l3d)
+    report = evaluated(l3d, tmp_path, {**true, 1: np.zeros_like(true[1])}, "masks")
+    content = json.loads((report / "result.json").read_text())
+    keys = open_dataset("l3d", l3d).keys()
+    hashes = [hashlib.sha256((tmp_path / f"masks/P_{n}.png").read_bytes()).hexdigest() for n in range(3)]
+    text = "".join(f"{key}\0{sha256}\n" for key, sha256 in zip(keys, hashes, strict=True))
+    assert content["model"]["masks_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert content["data"] == {"root": "L3D", "dataset": "l3d", "split": None}
+    assert content["protocol"]["averaging"]
+    assert "endolux" in content["versions"]
+    columns = content["per_frame"]["metrics"]
+    for name, row in content["classes"].items():
+        for figure, column in (("dsc", "dsc"), ("assd", "assd"), ("miss_rate", "missed")):
+            values = [value for value in columns[f"{name}_{column}"] if value is not None]
+            assert np.mean(values) == pytest.approx(row[figure])
+
+
+def test_two_results_are_compared_class_by_class(l3d, tmp_path):
+    true = truths(l3d)
+    good = evaluated(l3d, tmp_path, {0: shifted(true[0], 1), 1: true[1], 2: true[2]}, "good")
+    worse = {0: shifted(true[0], 6), 1: np.where(true[1] == 2, 0, true[1]).astype(np.uint8), 2: true[0]}
+    bad = evaluated(l3d, tmp_path, worse, "bad")
+    found = compare_results(bad, good)
+    assert (found.frames, found.lone) == (3, 0)
+    scores = [segmentation_scores(mask, true[n]) for n, mask in worse.items()]
+    best = [segmentation_scores(mask, true[n]) for n, mask in {0: shifted(true[0], 1), 1: true[1]}.items()]
+    expected = np.mean([b.classes[1].dsc - a.classes[1].dsc for a, b in zip(scores, best, strict=False)])
+    assert found.paired["ridge_dsc"].difference == pytest.approx(expected)
+    assert found.paired["ridge_dsc"].frames == 2
+    assert found.paired["silhouette_missed"].difference == -0.5
+    assert found.paired["silhouette_assd"].frames == 1  # missed in the other frame, so that it has no distance
+    assert found.paired["ridge_false_alarm"].difference == -1.0
+    assert found.means["ligament_false_alarm"] == (0.5, 0.0)
+    answer = comparison_document(found)["metrics"]
+    assert answer["silhouette_missed"]["better"] == "lower"
+    assert answer["ridge_dsc"]["better"] == "higher"
+    code, out, err = run("compare", bad, good)
+    assert (code, err) == (0, "")
+    assert "silhouette_false_alarm" in out
+    code, _, err = run("compare", bad, good, "--json")
+    assert code == 0, err
+
+
+def test_results_that_do_not_compare_are_refused(l3d, tmp_path):
+    good = evaluated(l3d, tmp_path, truths(l3d), "good")
+    content = json.loads((good / "result.json").read_text())
+    other = {**content, "protocol": {**content["protocol"], "id": "l3d-legacy/1"}}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert run("compare", good, tmp_path / "other.json")[0] == 2
+    del content["per_frame"]["metrics"]["ridge_dsc"]
+    (tmp_path / "cut.json").write_text(json.dumps(content))
+    code, out, err = run("compare", good, tmp_path / "cut.json")
+    assert (code, out) == (3, "")
+    assert err.startswith("error[result.json]")
+    assert "ridge_dsc" in err

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from endolux.errors import UsageError
 from endolux.evaluate.bootstrap import bootstrap_mean
 from endolux.metrics import EmptyMaskWarning, bootstrap_interval, compare_paired, student_interval
-from endolux.metrics.statistics import student_quantile, student_tail
+from endolux.metrics.student import student_quantile, student_tail
 
 
 def rng(seed=0):

@@ -127,7 +127,19 @@ def evaluate(
             }
             _refuse(given, given=f"--protocol {protocol}, which scores masks")
             return _landmarks(
-                Path(model), dataset, convention, keys, data, in_order, limit, seed, output, as_json, line, progress
+                Path(model),
+                dataset,
+                convention,
+                keys,
+                data,
+                split,
+                in_order,
+                limit,
+                seed,
+                output,
+                as_json,
+                line,
+                progress,
             )
         predictor = open_for_frames(
             model,
@@ -205,6 +217,7 @@ def _landmarks(
     convention: Protocol,
     keys: Sequence[FrameKey],
     data: Path,
+    split: Path | None,
     in_order: bool,
     limit: int | None,
     seed: int,
@@ -214,15 +227,17 @@ def _landmarks(
     progress: Callable[[int, int, int], None],
 ) -> int:
     from endolux.evaluate.landmarks import run_landmarks
+    from endolux.evaluate.landmarks_page import landmarks_page
     from endolux.evaluate.landmarks_report import landmark_document, landmark_table, write_landmarks
 
     try:
         result = run_landmarks(masks, dataset, convention, keys, in_order=in_order, limit=limit, on_progress=progress)
     finally:
         line.close()
-    content = landmark_document(result, data=data.resolve().name, seed=seed, command=("endolux", *sys.argv[1:]))
+    command = ("endolux", *sys.argv[1:])
+    content = landmark_document(result, data=data.resolve().name, split=split, seed=seed, command=command)
     if output is not None:
-        write_landmarks(output, content, result.frames)
+        write_landmarks(output, content, result.frames, landmarks_page(result, content, dataset=dataset))
     if as_json:
         render.answer_json({"ok": not result.failures, **content})
         for text in result.warnings:

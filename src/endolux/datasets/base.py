@@ -183,6 +183,9 @@ class Protocol:
         scope: what the alignment is fitted over: ``frame``, or ``sequence``, one factor for all frames of a sequence.
         ratio_maximum: largest depth M (in ``unit``) for networks that give the ratio M / depth, as Leve and GuideDepth
             do: their metric depth is brought from the M of their training to this one. None leaves it as it is.
+        whole_picture: whether models see the whole picture even where it has a black rim, as networks that know of no
+            content area do.
+        notes: what a reader of its figures has to know of how they come about.
     """
 
     name: str
@@ -209,6 +212,8 @@ class Protocol:
     extra_metrics: tuple[str, ...] = ()
     scope: str = "frame"
     ratio_maximum: float | None = None
+    whole_picture: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

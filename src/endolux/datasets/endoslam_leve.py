@@ -20,6 +20,7 @@ from endolux.datasets.decode import wrong_size
 from endolux.datasets.endoslam_files import LAYOUT, list_organs
 from endolux.datasets.findings import information, published_count
 from endolux.datasets.listing import DepthDataset, Entry
+from endolux.datasets.ratio_notes import RATIO_NOTES
 from endolux.datasets.splits import every_frame
 from endolux.errors import InputError
 from endolux.geometry.align import Alignment
@@ -117,5 +118,7 @@ protocol(
         unit="m",
         extra_metrics=("mae",),
         ratio_maximum=1.0,
+        whole_picture=True,
+        notes=RATIO_NOTES,
     )
 )

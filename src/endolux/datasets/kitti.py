@@ -23,6 +23,7 @@ from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, protocol,
 from endolux.datasets.decode import damaged, folders, metric_depth, numbered_files, read_codes, read_text, wrong_size
 from endolux.datasets.findings import information, lone_depths, published_count
 from endolux.datasets.listing import DepthDataset, Entry
+from endolux.datasets.ratio_notes import RATIO_NOTES
 from endolux.datasets.splits import list_lines, not_empty, sequences
 from endolux.datasets.stored import read_archive, rgb_of_array
 from endolux.errors import InputError
@@ -218,6 +219,8 @@ protocol(
         unit="m",
         extra_metrics=("mae",),
         ratio_maximum=80.0,
+        whole_picture=True,
+        notes=RATIO_NOTES,
     )
 )
 protocol(
@@ -235,6 +238,8 @@ protocol(
         unit="m",
         extra_metrics=("mae",),
         ratio_maximum=80.0,
+        whole_picture=True,
+        notes=RATIO_NOTES,
     )
 )
 protocol(

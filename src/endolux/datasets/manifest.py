@@ -22,13 +22,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
-import importlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,23 +36,14 @@ from endolux.datasets.decode import damaged, decode_image, matrix_of, metric_dep
 from endolux.datasets.findings import information
 from endolux.datasets.folder import KINDS, key_of
 from endolux.datasets.listing import DepthDataset, Entry, memo, unique
+from endolux.datasets.manifest_table import COLUMNS, LABEL, bad_value, check_columns, find_table, table_rows
 from endolux.datasets.splits import every_frame
 from endolux.datasets.stored import read_values
-from endolux.errors import InputError, missing_extra
+from endolux.errors import InputError
 from endolux.geometry.cameras import load_camera
 from endolux.io.images import read_pixels
-from endolux.io.paths import check_file, printable
+from endolux.io.paths import printable
 from endolux.types import Camera, DepthKind, DepthMap, Frame
-
-COLUMNS = (
-    "image", "depth", "kind", "mm_per_unit", "no_value", "valid", "camera", "pose", "pose_mm", "sequence", "index",
-    "side",
-)  # fmt: skip
-"""Columns with a meaning, beside ``label:NAME``."""
-SUFFIXES = (".csv", ".parquet")
-FILE_NAMES = ("manifest.csv", "manifest.parquet")
-
-_LABEL = "label:"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,10 +71,10 @@ class ManifestDataset(DepthDataset[_Row]):
     """
 
     def __init__(self, root: Path) -> None:
-        self._table = _table(root)
+        self._table = find_table(root)
         self._read_camera = memo(_camera)
         entries: dict[FrameKey, _Row] = {}
-        for number, cells in _rows(self._table):
+        for number, cells in table_rows(self._table):
             key, entry = _parse(cells, self._table, number)
             unique(entries, key, entry)
         super().__init__(name="manifest", root=root, entries=entries, layout="a table with the column 'image'")
@@ -173,7 +161,7 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, str | int | float]]) 
 
     listed = [dict(row) for row in rows]
     used = {name for row in listed for name in row}
-    _check_columns(sorted(used), path)
+    check_columns(sorted(used), path)
     columns = [name for name in COLUMNS if name in used] + sorted(used - set(COLUMNS))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -183,85 +171,11 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, str | int | float]]) 
     return len(listed)
 
 
-def _table(root: Path) -> Path:
-    if root.is_dir():
-        found = [root / name for name in FILE_NAMES if (root / name).is_file()]
-        if not found:
-            raise InputError(
-                f"No table in '{printable(root)}'",
-                why=f"A folder is read by its {' or '.join(FILE_NAMES)}.",
-                fix="Name the table itself, or use the reader 'folder' for files side by side.",
-                error_id="input.missing",
-            )
-        return found[0]
-    check_file(root)
-    if root.suffix.lower() not in SUFFIXES:
-        raise InputError(
-            f"'{printable(root)}' is not a table",
-            why=f"Tables end in {' or '.join(SUFFIXES)}.",
-            fix="Save it as CSV with a first line of column names.",
-            error_id="manifest.file",
-        )
-    return root
-
-
-def _rows(table: Path) -> Iterable[tuple[int, Mapping[str, str]]]:
-    if table.suffix.lower() == ".parquet":
-        yield from _parquet(table)
-        return
-    lines = csv.reader(io.StringIO(read_text(table).removeprefix("\ufeff")), strict=True)
-    try:
-        header = [name.strip() for name in next(lines, [])]
-        _check_columns(header, table)
-        for cells in lines:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise _bad_value(table, lines.line_num, f"it has {len(cells)} cells for {len(header)} columns")
-            yield lines.line_num, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-    except csv.Error as error:
-        raise damaged(printable(table), str(error)) from error
-
-
-def _parquet(table: Path) -> Iterable[tuple[int, Mapping[str, str]]]:
-    try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise missing_extra("pyarrow", "tables") from error
-    try:
-        content = parquet.read_table(table)
-        names, rows = list(content.column_names), content.to_pylist()
-    except (OSError, ValueError, TypeError) as error:  # pyarrow's own errors derive from these
-        raise damaged(printable(table), " ".join(str(error).split())) from error
-    _check_columns(names, table)
-    for number, row in enumerate(rows, 1):
-        yield number, {name: "" if value is None else str(value) for name, value in row.items()}
-
-
-def _check_columns(names: Sequence[str], table: Path) -> None:
-    unknown = [name for name in names if name not in COLUMNS and not (name.startswith(_LABEL) and name != _LABEL)]
-    what = ""
-    if unknown:
-        what = f"the column '{printable(unknown[0])}' has no meaning"
-    elif len(set(names)) != len(names):
-        what = "a column is there twice"
-    elif "image" not in names:
-        what = "there is no column 'image'"
-    if what:
-        near = difflib.get_close_matches(unknown[0], COLUMNS, n=1) if unknown else []
-        raise InputError(
-            f"'{printable(table)}' is no table of frames: {what}",
-            why=f"Columns are {', '.join(COLUMNS)} and {_LABEL}NAME; a misspelt one would be overlooked.",
-            fix=f"Did you mean '{near[0]}'?" if near else "Correct the first line.",
-            error_id="manifest.column",
-        )
-
-
 def _parse(cells: Mapping[str, str], table: Path, number: int) -> tuple[FrameKey, _Row]:
     def path(name: str) -> Path | None:
         text = cells.get(name, "")
         if "\0" in text:
-            raise _bad_value(table, number, f"'{name}' is no path")
+            raise bad_value(table, number, f"'{name}' is no path")
         return table.parent / text if text else None
 
     def real(name: str) -> float | None:
@@ -271,28 +185,28 @@ def _parse(cells: Mapping[str, str], table: Path, number: int) -> tuple[FrameKey
         except ValueError:
             value = math.nan
         if value is not None and not math.isfinite(value):
-            raise _bad_value(table, number, f"'{name}' is {text!r}, not a number")
+            raise bad_value(table, number, f"'{name}' is {text!r}, not a number")
         return value
 
     image = path("image")
     if image is None:
-        raise _bad_value(table, number, "'image' is empty")
+        raise bad_value(table, number, "'image' is empty")
     kind = cells.get("kind") or "depth"
     if kind not in KINDS:
-        raise _bad_value(table, number, f"'kind' is {kind!r}, not one of {', '.join(KINDS)}")
+        raise bad_value(table, number, f"'kind' is {kind!r}, not one of {', '.join(KINDS)}")
     scale, pose_mm, index = real("mm_per_unit"), real("pose_mm"), real("index")
     for name, value in (("mm_per_unit", scale), ("pose_mm", pose_mm)):
         if value is not None and value <= 0:
-            raise _bad_value(table, number, f"'{name}' is {value:g}, not positive")
+            raise bad_value(table, number, f"'{name}' is {value:g}, not positive")
     if index is not None and (index != int(index) or index < 0):
-        raise _bad_value(table, number, f"'index' is {index:g}, not a whole number")
+        raise bad_value(table, number, f"'index' is {index:g}, not a whole number")
     named = key_of(image.name.split(".")[0])
     key = FrameKey(
         sequence=cells.get("sequence") or named.sequence,
         index=named.index if index is None else int(index),
         side=cells.get("side", ""),
     )
-    labels = [(name.removeprefix(_LABEL), path(name)) for name in cells if name.startswith(_LABEL)]
+    labels = [(name.removeprefix(LABEL), path(name)) for name in cells if name.startswith(LABEL)]
     row = _Row(
         image,
         path("depth"),
@@ -319,15 +233,6 @@ def _mask(path: Path, size: tuple[int, int], what: str) -> npt.NDArray[np.uint8]
 
 def _camera(path: Path) -> Camera | None:
     return load_camera(path)
-
-
-def _bad_value(table: Path, number: int, what: str) -> InputError:
-    return InputError(
-        f"Line {number} of '{printable(table)}': {what}",
-        why="Every value of a table must have one meaning; nothing is guessed.",
-        fix="Correct that line; endolux.datasets.manifest lists the columns.",
-        error_id="manifest.value",
-    )
 
 
 @reader("manifest")

@@ -25,8 +25,10 @@ from endolux.datasets.base import Finding, FrameKey, Protocol, Sample, protocol,
 from endolux.datasets.decode import codes_of, damaged, decode_image, metric_depth, wrong_size
 from endolux.datasets.findings import information, published_count
 from endolux.datasets.listing import DepthDataset, Entry, unique
+from endolux.datasets.ratio_notes import RATIO_NOTES
 from endolux.datasets.splits import sequences
-from endolux.datasets.stored import Stack, Store, read_archive, rgb_of, rgb_of_array
+from endolux.datasets.stacks import Stack, Store
+from endolux.datasets.stored import read_archive, rgb_of, rgb_of_array
 from endolux.errors import InputError
 from endolux.geometry.align import Alignment
 from endolux.io.paths import printable
@@ -180,6 +182,8 @@ protocol(
         unit="m",
         extra_metrics=("mae",),
         ratio_maximum=10.0,
+        whole_picture=True,
+        notes=RATIO_NOTES,
     )
 )
 protocol(

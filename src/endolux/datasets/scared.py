@@ -45,8 +45,9 @@ from endolux.datasets.scared_cameras import (
     read_reprojection,
 )
 from endolux.datasets.scared_check import check_scared
-from endolux.datasets.scared_files import Numbered, path_exists, read_left_depth
+from endolux.datasets.scared_files import Numbered, path_exists
 from endolux.datasets.scared_layouts import LAYOUTS, SequenceFiles, keyframe_folders, open_sequence
+from endolux.datasets.scared_points import read_left_depth
 from endolux.datasets.scared_splits import KEYFRAME
 from endolux.errors import InputError, UsageError
 from endolux.io.images import to_rgb8

@@ -12,8 +12,9 @@ import numpy as np
 from endolux.datasets import scared_splits
 from endolux.datasets.base import Finding, FrameKey, Sample, Severity
 from endolux.datasets.decode import read_bytes
-from endolux.datasets.scared_files import TarFiles, left_view, path_exists, read_points
+from endolux.datasets.scared_files import TarFiles, path_exists
 from endolux.datasets.scared_layouts import SequenceFiles
+from endolux.datasets.scared_points import left_view, read_points
 from endolux.datasets.scared_splits import KEYFRAME
 from endolux.errors import EndoluxError
 from endolux.geometry.cameras import project

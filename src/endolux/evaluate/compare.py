@@ -13,13 +13,14 @@ from pydantic import JsonValue
 
 from endolux.errors import InputError, UsageError
 from endolux.evaluate.cards import read_result
+from endolux.evaluate.landmark_figures import LANDMARK_FIGURES
 from endolux.io.paths import printable
 from endolux.metrics.depth import EXTRA_METRICS, METRICS
 from endolux.metrics.statistics import PairedComparison, compare_paired
 
 RESAMPLES = 10_000
 
-_BETTER = {**METRICS, **EXTRA_METRICS}
+_BETTER: Mapping[str, str] = {**METRICS, **EXTRA_METRICS, **LANDMARK_FIGURES}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,9 @@ class Comparison:
 def compare_results(first: str | Path, second: str | Path, *, seed: int = 0, resamples: int = RESAMPLES) -> Comparison:
     """Compare two result files (or report folders), paired by frame.
 
-    Differences are of per-frame figures, whatever the protocol's averaging. With several sequences the tests are
-    also made with whole sequences as units, because neighbouring frames are alike.
+    Results of depth and of landmarks alike; of landmarks every class has figures of its own. A figure is compared over
+    the frames that have it in both results. Differences are of per-frame figures, whatever the protocol's averaging.
+    With several sequences the tests are also made with whole sequences as units, because neighbouring frames are alike.
 
     Args:
         first: ``result.json`` of ``endolux evaluate``, or the folder that holds it.
@@ -138,6 +140,7 @@ def verdict(comparison: PairedComparison, metric: str) -> str:
 
 def comparison_table(comparison: Comparison) -> str:
     """The comparison for people."""
+    width = max((10, *(len(metric) + 1 for metric in comparison.means)))
     lines = [
         f"first      {comparison.first}",
         f"second     {comparison.second}",
@@ -145,26 +148,26 @@ def comparison_table(comparison: Comparison) -> str:
         f"frames     {comparison.frames} in both"
         + (f"; WARNING: {comparison.lone} in only one of them are left out" if comparison.lone else ""),
         "",
-        f"{'metric':<10}{'first':>10}{'second':>10}{'difference':>12}  {'95 % bootstrap':<24}{'95 % Student':<24}"
-        f"{'p':>9}{'2nd wins':>10}  verdict",
+        f"{'metric':<{width}}{'first':>10}{'second':>10}{'difference':>12}  {'95 % bootstrap':<24}{'95 % Student':<24}"
+        f"{'p':>9}{'2nd wins':>10}{'frames':>8}  verdict",
     ]
     for metric, (a, b) in comparison.means.items():
         found = comparison.paired[metric]
         lines.append(
-            f"{metric:<10}{a:>10.4g}{b:>10.4g}{found.difference:>+12.4g}  {_span(found.low, found.high):<24}"
+            f"{metric:<{width}}{a:>10.4g}{b:>10.4g}{found.difference:>+12.4g}  {_span(found.low, found.high):<24}"
             f"{_span(found.student_low, found.student_high):<24}{_p(found.p_student):>9}"
-            f"{better_share(found, metric):>10.1%}  {verdict(found, metric)}"
+            f"{better_share(found, metric):>10.1%}{found.frames:>8}  {verdict(found, metric)}"
         )
     if comparison.by_sequence:
         groups = next(iter(comparison.by_sequence.values())).groups
         lines += [
             "",
             f"over {groups} sequences as units (frames of one sequence are alike; trust these intervals):",
-            f"{'metric':<10}{'difference':>12}  {'95 % bootstrap':<24}{'95 % Student':<24}{'p flip':>9}  verdict",
+            f"{'metric':<{width}}{'difference':>12}  {'95 % bootstrap':<24}{'95 % Student':<24}{'p flip':>9}  verdict",
         ]
         for metric, found in comparison.by_sequence.items():
             lines.append(
-                f"{metric:<10}{found.difference:>+12.4g}  {_span(found.low, found.high):<24}"
+                f"{metric:<{width}}{found.difference:>+12.4g}  {_span(found.low, found.high):<24}"
                 f"{_span(found.student_low, found.student_high):<24}{_p(found.p_sign_flip):>9}  "
                 f"{verdict(found, metric)}"
             )
@@ -235,8 +238,9 @@ def _rows(content: Mapping[str, JsonValue], path: str | Path) -> dict[tuple[str,
             {name: math.nan if value is None else float(value) for name, value in zip(metrics, row, strict=True)}
             for row in zip(*metrics.values(), strict=True)
         ]
-        if set(METRICS) - set(metrics):
-            raise KeyError(f"no column {sorted(set(METRICS) - set(metrics))[0]}")
+        needed = set(LANDMARK_FIGURES if content.get("kind") == "landmarks" else METRICS)
+        if needed - set(metrics):
+            raise KeyError(f"no column {sorted(needed - set(metrics))[0]}")
         return dict(zip(keys, values, strict=True))
     except (KeyError, TypeError, ValueError) as error:
         raise _incomplete(path, f"its per-frame figures are missing or damaged ({error})") from error

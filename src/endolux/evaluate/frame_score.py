@@ -54,6 +54,8 @@ def score_frame(
 
 def predict(predictor: Predictor, key: FrameKey, frame: Frame, protocol: Protocol) -> DepthMap:
     """The prediction, brought to the protocol's largest depth where the predictor is a network of ratios."""
+    if protocol.whole_picture and frame.valid is None:
+        frame = dataclasses.replace(frame, valid=np.ones(frame.image.shape[:2], np.bool_))
     depth = predictor.predict(str(key), frame)
     factor = ratio_factor(predictor, protocol)
     if factor is None:

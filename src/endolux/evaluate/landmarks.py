@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from endolux.datasets.base import Dataset, FrameKey, Protocol, frame_list_sha256
-from endolux.datasets.decode import decode_image, read_bytes
 from endolux.datasets.l3d import CLASSES
-from endolux.errors import EndoluxError, InputError, UsageError
+from endolux.errors import EndoluxError, UsageError
 from endolux.evaluate.failures import all_failed
+from endolux.evaluate.landmark_masks import MaskPair, read_pair
 from endolux.evaluate.opening import stem_of
 from endolux.evaluate.prediction_set import list_files, match_files
-from endolux.io.images import check_pixels, pixel_limit
-from endolux.io.paths import check_file, input_error, printable, truncated
+from endolux.io.paths import printable
 from endolux.io.sources import Failure
 from endolux.metrics.checks import EmptyMaskWarning
-from endolux.metrics.segmentation import (
-    LANDMARK_CLASSES,
-    SegmentationScores,
-    SegmentationSummary,
-    segmentation_scores,
-    summarise_segmentation,
-)
+from endolux.metrics.segmentation import SegmentationScores, segmentation_scores
 from endolux.metrics.segmentation_published import assd_as_published, overlap_as_published
-
-Labels = npt.NDArray[np.integer[Any]]
+from endolux.metrics.segmentation_summary import SegmentationSummary, summarise_segmentation
 
 PUBLISHED: Mapping[str, str] = {
     "d2gpland_dsc": "DSC as D2GPLand, D2GPLand-Plus and SRFT-GaLore code it: classes pooled, empty against empty is 1",
@@ -68,7 +58,8 @@ class LandmarkResult:
         protocol: what was done.
         keys: the frames that the protocol selected, in order.
         limit: only so many of them were scored, None for all.
-        predictor: where the masks are from.
+        predictor: where the masks are from; ``masks_sha256`` is over the names and hashes of those that were scored.
+        files: name of the frame -> its mask.
         frames: scored frames in order.
         failures: frames that could not be read or scored.
         summary: over the scored frames.
@@ -81,6 +72,7 @@ class LandmarkResult:
     keys: tuple[FrameKey, ...]
     limit: int | None
     predictor: Mapping[str, str]
+    files: Mapping[str, Path]
     frames: tuple[LandmarkFrame, ...]
     failures: tuple[Failure, ...]
     summary: SegmentationSummary
@@ -128,9 +120,12 @@ def run_landmarks(
     scored = keys if limit is None else keys[:limit]
     frames: list[LandmarkFrame] = []
     failures: list[Failure] = []
+    digest = hashlib.sha256()
     for index, key in enumerate(scored):
         try:
-            frames.append(score_landmarks(files.get(str(key)), dataset, key))
+            pair = read_pair(files.get(str(key)), dataset, key)
+            frames.append(score_landmarks(pair, key))
+            digest.update(f"{key}\0{pair.sha256}\n".encode("utf-8", "surrogateescape"))
         except EndoluxError as error:
             failures.append(Failure(index=index, name=str(key), error=error))
         if on_progress is not None:
@@ -149,7 +144,13 @@ def run_landmarks(
         protocol=protocol,
         keys=tuple(keys),
         limit=limit if limit is not None and limit < len(keys) else None,
-        predictor={"type": "masks", "name": printable(masks.resolve().name), "matched_by": naming},
+        predictor={
+            "type": "masks",
+            "name": printable(masks.resolve().name),
+            "matched_by": naming,
+            "masks_sha256": digest.hexdigest(),
+        },
+        files=files,
         frames=tuple(frames),
         failures=tuple(failures),
         summary=summary,
@@ -159,96 +160,19 @@ def run_landmarks(
     )
 
 
-def score_landmarks(path: Path | None, dataset: Dataset, key: FrameKey) -> LandmarkFrame:
-    """Score the mask of one frame.
-
-    Raises:
-        InputError: no mask, a damaged one, or no landmarks in the data set for this frame.
-    """
-    if path is None:
-        raise InputError(
-            f"No mask for '{printable(str(key))}'",
-            why="Masks are found by the name of the image or of the frame.",
-            fix="Predict every frame of the protocol.",
-            error_id="evaluate.no-prediction",
-        )
-    truth = dataset.load(key).labels.get("landmarks")
-    if truth is None:
-        raise InputError(
-            f"'{printable(str(key))}' has no landmarks",
-            why="The data set holds no label file for this frame, and the protocol scores it.",
-            fix="Run 'endolux data check' on the folder.",
-            error_id="evaluate.no-reference",
-        )
-    labels = read_labels(path)
-    resized = labels.shape != truth.shape
-    if resized:
-        labels = cv2.resize(
-            labels.astype(np.uint8), (truth.shape[1], truth.shape[0]), interpolation=cv2.INTER_NEAREST
-        ).astype(np.uint8)
+def score_landmarks(pair: MaskPair, key: FrameKey) -> LandmarkFrame:
+    """Score the mask of one frame."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmptyMaskWarning)
-        overlap = overlap_as_published(labels, truth)
+        overlap = overlap_as_published(pair.predicted, pair.truth)
         published = {
             "d2gpland_dsc": overlap[0],
             "d2gpland_iou": overlap[1],
-            "d2gpland_plus_assd": assd_as_published(labels, truth, reproduce="d2gpland-plus"),
-            "srft_galore_assd": assd_as_published(labels, truth, reproduce="srft-galore"),
+            "d2gpland_plus_assd": assd_as_published(pair.predicted, pair.truth, reproduce="d2gpland-plus"),
+            "srft_galore_assd": assd_as_published(pair.predicted, pair.truth, reproduce="srft-galore"),
         }
-        scores = segmentation_scores(labels, truth)
-    return LandmarkFrame(key=key, scores=scores, published=published, resized=resized)
-
-
-def read_labels(path: Path) -> Labels:
-    """Class numbers of a mask, H x W.
-
-    Args:
-        path: 8-bit picture (grey, or colour with equal channels), or ``.npy`` of whole numbers.
-
-    Raises:
-        InputError: damaged file; ``evaluate.labels`` for another content than class numbers.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "a.npy"
-        >>> np.save(file, np.array([[0, 3]]))
-        >>> read_labels(file).tolist()
-        [[0, 3]]
-    """
-    name = printable(path)
-    pixels: npt.NDArray[np.generic]
-    if path.suffix.lower() == ".npy":
-        check_file(path)
-        try:
-            pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-        except EOFError as error:
-            raise truncated(path, "nothing follows its header") from error
-        except OSError as error:
-            raise input_error(error, path) from error
-        except ValueError as error:
-            raise _no_labels(name, " ".join(str(error).split())) from error
-    else:
-        pixels = decode_image(read_bytes(path), name)
-    if pixels.ndim == 3 and (pixels[..., :3] == pixels[..., :1]).all():
-        pixels = pixels[..., 0]
-    if pixels.ndim != 2 or pixels.dtype.kind not in "ui" or 0 in pixels.shape:
-        raise _no_labels(name, f"it holds {pixels.shape} {pixels.dtype}")
-    check_pixels(path, pixels.shape[1], pixels.shape[0], pixel_limit())
-    labels = np.array(pixels, np.int64)
-    largest, least = int(labels.max()), int(labels.min())
-    if least < 0 or largest > max(LANDMARK_CLASSES):
-        raise _no_labels(name, f"its numbers reach from {least} to {largest}")
-    return labels
-
-
-def _no_labels(name: str, reason: str) -> InputError:
-    return InputError(
-        f"'{name}' is not a mask of landmarks: {reason}",
-        why=f"A pixel is {', '.join(f'{number} ({word})' for number, word in enumerate(CLASSES))}; colours and shares "
-        "do not tell the class.",
-        fix="Save the class numbers as an 8-bit grey PNG or an integer .npy.",
-        error_id="evaluate.labels",
-    )
+        scores = segmentation_scores(pair.predicted, pair.truth)
+    return LandmarkFrame(key=key, scores=scores, published=published, resized=pair.resized)
 
 
 def _warnings(

@@ -15,8 +15,9 @@ from pydantic import JsonValue
 from endolux.datasets.l3d import CLASSES
 from endolux.evaluate.bootstrap import LEVEL, RESAMPLES, bootstrap_mean
 from endolux.evaluate.figure_text import cell, finite, short
+from endolux.evaluate.landmark_figures import LANDMARK_FIGURES, landmark_figures
 from endolux.evaluate.landmarks import PUBLISHED, LandmarkFrame, LandmarkResult
-from endolux.evaluate.protocol_report import FRAMES_FILE, RESULT_FILE, SCHEMA_VERSION
+from endolux.evaluate.protocol_report import FRAMES_FILE, REPORT_FILE, RESULT_FILE, SCHEMA_VERSION, split_document
 from endolux.evaluate.provenance import public_command, public_text, versions
 from endolux.io.tables import make_output_folder, write_bytes_atomic, write_json_atomic
 
@@ -24,10 +25,19 @@ _PER_CLASS = ("dsc", "iou", "assd", "hd95")
 
 
 def landmark_document(
-    result: LandmarkResult, *, data: str, seed: int = 0, command: Sequence[str] = ()
+    result: LandmarkResult, *, data: str, split: Path | None = None, seed: int = 0, command: Sequence[str] = ()
 ) -> dict[str, JsonValue]:
-    """The result with what is needed to measure it again, as plain JSON values (null for NaN)."""
+    """The result with what is needed to measure it again, as plain JSON values (null for NaN).
+
+    Args:
+        result: what was measured.
+        data: name of the data's root folder.
+        split: the split file that was given, if any.
+        seed: of the bootstrap.
+        command: the command line; paths in it are cut to their names.
+    """
     protocol, summary = result.protocol, result.summary
+    rows = [landmark_figures(frame) for frame in result.frames]
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "landmarks",
@@ -38,6 +48,8 @@ def landmark_document(
             "dataset": protocol.dataset,
             "summary": protocol.summary,
             "source": protocol.source,
+            "averaging": "mean over frames of the frame's figure, classes as their rows say",
+            "mask_size": "that of the truth (nearest)",
         },
         "warnings": list(result.warnings),
         "classes": {CLASSES[number]: _plain(row) for number, row in summary.classes.items()},
@@ -70,9 +82,16 @@ def landmark_document(
             for f in result.failures
         ],
         "model": dict(result.predictor),
-        "data": {"root": data, "dataset": protocol.dataset},
+        "data": {"root": data, "dataset": protocol.dataset, "split": split_document(split)},
         "versions": versions(),
         "command": list(public_command(command)),
+        "per_frame": {
+            "sequence": [frame.key.sequence for frame in result.frames],
+            "index": [frame.key.index for frame in result.frames],
+            "side": [frame.key.side for frame in result.frames],
+            "mirrored": [False] * len(result.frames),
+            "metrics": {name: [finite(row[name]) for row in rows] for name in LANDMARK_FIGURES},
+        },
     }
 
 
@@ -131,8 +150,8 @@ def landmark_csv(frames: Sequence[LandmarkFrame]) -> str:
     return text.getvalue()
 
 
-def write_landmarks(folder: Path, content: dict[str, JsonValue], frames: Sequence[LandmarkFrame]) -> None:
-    """Write ``result.json`` and ``frames.csv``.
+def write_landmarks(folder: Path, content: dict[str, JsonValue], frames: Sequence[LandmarkFrame], page: str) -> None:
+    """Write ``result.json``, ``frames.csv`` and ``report.html``.
 
     Raises:
         UsageError: the place is not writable.
@@ -140,6 +159,7 @@ def write_landmarks(folder: Path, content: dict[str, JsonValue], frames: Sequenc
     """
     make_output_folder(folder)
     write_bytes_atomic(folder / FRAMES_FILE, landmark_csv(frames).encode("utf-8", "surrogateescape"))
+    write_bytes_atomic(folder / REPORT_FILE, page.encode("utf-8", "replace"))
     write_json_atomic(folder / RESULT_FILE, content)
 
 

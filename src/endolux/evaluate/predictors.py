@@ -113,6 +113,7 @@ class ModelPredictor:
 
     Attributes:
         ratio_maximum_mm: largest depth that a network of ratios M / depth was trained with; None for other networks.
+        ratio_as_published: whether such a network's ratios of 0 and below become the nearest depth.
     """
 
     def __init__(self, model: Model, *, name: str) -> None:
@@ -121,7 +122,10 @@ class ModelPredictor:
         self.kind = model.bundle.card.output.kind
         ratios = model.bundle.card.architecture.startswith(_RATIO_NETWORKS)
         self.ratio_maximum_mm = model.bundle.card.output.maximum if ratios else None
-        self.provenance: Mapping[str, str | float | None] = {
+        # Only a bundle that was imported as published can give 0, which is its depth of a ratio of exactly 0.
+        self.ratio_as_published = ratios and model.bundle.card.output.minimum == 0
+        own = {"ratio_at_or_below_0": "nearest, as published" if self.ratio_as_published else "farthest"}
+        self.provenance: Mapping[str, str | float | None] = (own if ratios else {}) | {
             "type": "model",
             "name": model.bundle.name,
             "card_sha256": model.bundle.card_sha256,

@@ -34,6 +34,13 @@ def protocol_page(protocols: Mapping[str, Protocol]) -> str:
     used = [one for one in protocols.values() if one.task == "depth"]
     lines += ["", "## Where each is from", ""]
     lines += [f"* `{one.identity}`: {_cell(one.source)}." for one in protocols.values()]
+    notes: dict[str, list[str]] = {}
+    for one in protocols.values():
+        for text in one.notes:
+            notes.setdefault(text, []).append(f"`{one.name}`")
+    if notes:
+        lines += ["", "## Notes", ""]
+        lines += [f"* {text} ({', '.join(names)})" for text, names in notes.items()]
     lines += ["", "## What the words mean", ""]
     meanings = dict.fromkeys(f"`{_alignment(one)}`: {alignment_meaning(one)}" for one in used)
     lines += [f"* Alignment {text}." for text in sorted(meanings)]

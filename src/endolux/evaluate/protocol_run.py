@@ -16,7 +16,7 @@ from endolux.evaluate.failures import all_failed
 from endolux.evaluate.frame_score import FrameScore, mirror, predict, ratio_factor, reference, score_frame
 from endolux.evaluate.predictors import BaselinePredictor, FolderPredictor, Predictor
 from endolux.evaluate.quirks import MIRRORED_ENTRIES, check_quirks
-from endolux.evaluate.run_warnings import run_warnings
+from endolux.evaluate.run_warnings import ratio_warnings, run_warnings
 from endolux.evaluate.scoring import at_reference, check_protocol
 from endolux.evaluate.windows import reference_mask
 from endolux.geometry.align import Alignment
@@ -194,8 +194,9 @@ def run_protocol(
         failures=tuple(failures),
         list_sha256=frame_list_sha256(scored),
         baselines={name: tuple(scores) for name, scores in rows.items()},
-        warnings=tuple(
-            run_warnings(protocol, identity, keys, scored, [f.measured for f in frames], failures, predictor.kind)
+        warnings=(
+            *run_warnings(protocol, identity, keys, scored, [f.measured for f in frames], failures, predictor.kind),
+            *ratio_warnings(factor is not None, as_published=getattr(predictor, "ratio_as_published", True)),
         ),
     )
 

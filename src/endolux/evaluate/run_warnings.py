@@ -63,3 +63,17 @@ def run_warnings(
     for text, count in counts.items():
         if count:
             yield f"{count} {text}"
+
+
+def ratio_warnings(is_ratio: bool, *, as_published: bool) -> Iterator[str]:
+    """That a network of ratios does with ratios up to 0 what its authors' code does not.
+
+    Example:
+        >>> list(ratio_warnings(True, as_published=True))
+        []
+    """
+    if is_ratio and not as_published:
+        yield (
+            "ratios of 0 and below are the farthest depth in this bundle and the nearest in the original: import it "
+            "with --reproduce to repeat published figures"
+        )

@@ -22,15 +22,14 @@ from endolux.metrics.pose import (
 from endolux.metrics.segmentation import (
     ClassScores,
     SegmentationScores,
-    SegmentationSummary,
     assd,
     dsc,
     hd95,
     iou,
     segmentation_scores,
-    summarise_segmentation,
 )
 from endolux.metrics.segmentation_published import assd_as_published, overlap_as_published
+from endolux.metrics.segmentation_summary import SegmentationSummary, summarise_segmentation
 from endolux.metrics.similarity import similarity
 from endolux.metrics.statistics import (
     MeanInterval,
