@@ -112,6 +112,13 @@ def test_crop_is_a_window_of_rows_and_columns():
         assert (rows.start, rows.stop, columns.start, columns.stop) == (128, 200, 45, 300)
 
 
+def test_a_metric_prediction_scores_against_truth_without_a_unit():
+    unitless = protocol(unit="none", maximum=math.inf)
+    truth = depth(TRUTH / 50.0, DepthKind.RELATIVE_DEPTH)
+    found = score(depth(TRUTH), truth, unitless)
+    assert found.metrics["abs_rel"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_units_of_range_and_errors():
     found = score(depth(TRUTH + 10), depth(TRUTH), protocol(unit="cm", maximum=15.0, alignment=Alignment.NONE))
     assert found.metrics["rmse"] == pytest.approx(1.0, rel=1e-6)

@@ -280,7 +280,8 @@ def _in_unit(depth: DepthMap, pixels: npt.NDArray[np.intp], unit: str) -> _Float
     flat = depth.values.reshape(-1)
     values = flat if pixels.size == flat.size else flat.take(pixels)
     if depth.kind is DepthKind.METRIC and unit != "mm":
-        return values.astype(np.float64) / MM_PER_UNIT[unit]
+        # A truth without a unit is aligned, so the prediction's own unit does not matter.
+        return values.astype(np.float64) / MM_PER_UNIT.get(unit, 1.0)
     return values
 
 
