@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from endolux.phantom.compile import compiled
 from endolux.phantom.fields import fractal_field, smooth_field
 from endolux.phantom.mesh import Mesh, grid_faces, grid_normals
 
@@ -15,6 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 LABEL_WALL = 1
 _ROW_MM = 0.6
 _COLUMNS = 208
+_COLUMN_MM = 0.75
 
 
 class LumenShape(BaseModel):
@@ -39,6 +41,11 @@ class LumenShape(BaseModel):
     bumps_mm: float = Field(ge=0, le=15)
     bump_length_mm: float = Field(gt=1)
     cap_ridge_mm: float = Field(ge=0, le=20, description="Radial ridges on the end wall, as in the caecum.")
+    neck_at: float = Field(default=0.0, ge=0, lt=1, description="Place of a narrow ring along the lumen; 0: none.")
+    neck_radius_mm: float = Field(default=4.0, gt=1)
+    neck_width_mm: float = Field(default=6.0, gt=1)
+    diverticula: int = Field(default=0, ge=0, le=40, description="Small pouches through the wall.")
+    fold_reach: float = Field(default=0.0, ge=0, le=2, description="Extra length of a fold's arc around the lumen.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,9 +77,11 @@ def build_lumen(rng: np.random.Generator, shape: LumenShape) -> tuple[Mesh, Cent
     """
     rows = max(40, round(shape.length_mm / _ROW_MM))
     along_mm = np.linspace(0.0, shape.length_mm, rows, dtype=np.float32)
-    points, frames = _centreline(rng, shape, rows)
-    theta = np.linspace(0.0, 2 * np.pi, _COLUMNS + 1, dtype=np.float32)
     radius = _radius(rng, shape, along_mm)
+    points, frames = _centreline(rng, shape, radius)
+    # Wide cavities take more columns, so that a fold there is no coarser than in a narrow one.
+    columns = int(np.clip(2 * np.pi * shape.radius_mm / _COLUMN_MM, _COLUMNS, 2 * _COLUMNS))
+    theta = np.linspace(0.0, 2 * np.pi, columns + 1, dtype=np.float32)
     inward = _folds(rng, shape, along_mm, theta, radius)
     # Folds drape, but a tip that leaves its base behind would fold the surface through itself.
     lean = np.float32(shape.fold_lean) * np.minimum(inward, 2.0 * np.float32(shape.fold_width_mm))
@@ -89,7 +98,9 @@ def build_lumen(rng: np.random.Generator, shape: LumenShape) -> tuple[Mesh, Cent
             * (1 + np.cos(shape.lobes * (theta[None] - phase[:, None])))
             * cap[:, None]
         )
-    inward = (inward + calm * _noise(rng, shape, rows, radius)) * cap[:, None] ** 2
+    inward = (inward + calm * _noise(rng, shape, radius, columns)) * cap[:, None] ** 2
+    if shape.diverticula:
+        inward -= _pits(rng, shape, along_mm, theta, radius) * cap[:, None]
     limit = 0.88 * (radius * cap)[:, None] * section
     reach = (radius * cap)[:, None] * section - np.minimum(inward, limit)
     direction = (
@@ -136,36 +147,72 @@ def _wall(
     )
 
 
-def _centreline(rng: np.random.Generator, shape: LumenShape, rows: int) -> tuple[FloatArray, FloatArray]:
+def _centreline(rng: np.random.Generator, shape: LumenShape, radius: FloatArray) -> tuple[FloatArray, FloatArray]:
+    rows = len(radius)
     step = shape.length_mm / (rows - 1)
     # Curvature is smooth noise in two directions of a parallel-transported frame.
     curvature = np.stack([smooth_field(rng, (1, 2 * rows), scale=(1.0, 60.0 / step))[0, :rows] for _ in range(2)], -1)
     curvature *= shape.bend_per_100mm / 100.0
     # A tighter turn than the radius would fold the wall through itself.
     strength = np.linalg.norm(curvature, axis=1, keepdims=True)
-    limit = 0.7 / shape.radius_mm
+    wide = max(1, round(0.5 * shape.radius_mm / step))
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(radius, wide, mode="edge"), 2 * wide + 1).max(axis=1)
+    limit = 0.65 / around[:, None]
     curvature *= np.minimum(1.0, limit / np.maximum(strength, 1e-9))
-    frame = np.eye(3)
-    points = np.zeros((rows, 3))
-    frames = np.empty((rows, 3, 3))
-    frames[0] = frame
-    for i in range(1, rows):
-        bend = step * (curvature[i, 0] * frame[:, 0] + curvature[i, 1] * frame[:, 1])
-        tangent = frame[:, 2] + bend
-        tangent /= np.linalg.norm(tangent)
-        first = frame[:, 0] - tangent * float(frame[:, 0] @ tangent)
-        first /= np.linalg.norm(first)
-        frame = np.stack([first, np.cross(tangent, first), tangent], axis=1)
-        points[i] = points[i - 1] + step * tangent
-        frames[i] = frame
-    return points.astype(np.float32), frames.astype(np.float32)
+    return _transported(curvature.astype(np.float64), step)
+
+
+@compiled
+def _transported(curvature: npt.NDArray[np.float64], step: float) -> tuple[FloatArray, FloatArray]:
+    """Follow a parallel-transported frame; points and frames."""
+    rows = curvature.shape[0]
+    points = np.zeros((rows, 3), np.float32)
+    frames = np.zeros((rows, 3, 3), np.float32)
+    first, second, tangent, at = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
+    first[0], second[1], tangent[2] = 1.0, 1.0, 1.0
+    for i in range(rows):
+        if i > 0:
+            tangent += step * (curvature[i, 0] * first + curvature[i, 1] * second)
+            tangent /= np.sqrt((tangent**2).sum())
+            first -= tangent * (first * tangent).sum()
+            first /= np.sqrt((first**2).sum())
+            second[0] = tangent[1] * first[2] - tangent[2] * first[1]
+            second[1] = tangent[2] * first[0] - tangent[0] * first[2]
+            second[2] = tangent[0] * first[1] - tangent[1] * first[0]
+            at += step * tangent
+        points[i] = at
+        frames[i, :, 0], frames[i, :, 1], frames[i, :, 2] = first, second, tangent
+    return points, frames
 
 
 def _radius(rng: np.random.Generator, shape: LumenShape, along_mm: FloatArray) -> FloatArray:
     rows = along_mm.size
     step = float(along_mm[1])
     noise = smooth_field(rng, (1, 2 * rows), scale=(1.0, 70.0 / step))[0, :rows]
-    return np.asarray(shape.radius_mm * np.exp(np.clip(shape.radius_variation * noise, -1.1, 1.1)), np.float32)
+    radius = shape.radius_mm * np.exp(np.clip(shape.radius_variation * noise, -1.1, 1.1))
+    if shape.neck_at > 0:
+        from_neck = np.abs(along_mm - shape.neck_at * shape.length_mm) / shape.neck_width_mm
+        radius += (np.minimum(shape.neck_radius_mm, radius) - radius) * np.exp(-(from_neck**2.5))
+        # What follows a sphincter is a narrower organ.
+        beyond = np.clip((along_mm / shape.length_mm - shape.neck_at) * 20, 0, 1)
+        radius *= 1.0 - 0.45 * beyond * (1 - np.exp(-(from_neck**2.5)))
+    return np.asarray(radius, np.float32)
+
+
+def _pits(
+    rng: np.random.Generator, shape: LumenShape, along_mm: FloatArray, theta: FloatArray, radius: FloatArray
+) -> FloatArray:
+    """Outward displacement of diverticula: pits with steep sides and a flat floor."""
+    total = np.zeros((along_mm.size, theta.size), np.float32)
+    for _ in range(shape.diverticula):
+        at, turn = rng.uniform(0.1, 0.9) * shape.length_mm, rng.uniform(0, 2 * np.pi)
+        width, depth = rng.uniform(1.5, 5.0), rng.uniform(2.0, 10.0)
+        low, high = np.searchsorted(along_mm, [at - 2 * width, at + 2 * width])
+        local = float(np.interp(at, along_mm, radius))
+        across = ((theta - turn + np.pi) % (2 * np.pi) - np.pi) * local
+        far2 = ((along_mm[low:high, None] - at) ** 2 + across[None] ** 2) / width**2
+        total[low:high] = np.maximum(total[low:high], depth * np.exp(-(far2**2)))
+    return total
 
 
 def _cap(shape: LumenShape, along_mm: FloatArray) -> FloatArray:
@@ -191,7 +238,8 @@ def _folds(
             turn = (theta - centre - rng.normal(0, 0.12) + np.pi) % (2 * np.pi) - np.pi
             arc = np.ones_like(turn)
             if rows > 1:
-                arc = np.exp(-(np.abs(turn / (rng.uniform(0.85, 1.25) * np.pi / rows)) ** rng.uniform(2.5, 5.0)))
+                half = rng.uniform(0.85, 1.25) * (1.0 + shape.fold_reach) * np.pi / rows
+                arc = np.exp(-(np.abs(turn / half) ** rng.uniform(2.5, 5.0)))
             # The crest wanders instead of following a perfect circle.
             crest = at + sum(
                 rng.normal(0, 0.13) * shape.fold_spacing_mm / k * np.sin(k * theta + rng.uniform(0, 6.3))
@@ -209,9 +257,10 @@ def _folds(
     return inward
 
 
-def _noise(rng: np.random.Generator, shape: LumenShape, rows: int, radius: FloatArray) -> FloatArray:
-    size = (rows, _COLUMNS)
-    around_mm = 2 * np.pi * shape.radius_mm / _COLUMNS
+def _noise(rng: np.random.Generator, shape: LumenShape, radius: FloatArray, columns: int) -> FloatArray:
+    rows = len(radius)
+    size = (rows, columns)
+    around_mm = 2 * np.pi * shape.radius_mm / columns
     length = shape.bump_length_mm
     total = np.float32(shape.bumps_mm) * fractal_field(
         rng, size, scale=(length / _ROW_MM, length / around_mm), octaves=3, gain=0.45

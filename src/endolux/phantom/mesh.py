@@ -26,6 +26,7 @@ class Mesh:
         detail: V x 2 coordinates in millimetres for the repeated fine texture (of the first coordinates).
         tint: V x 3 factors on the albedo.
         label: V semantic class of the surface.
+        tissue: V index into the scene's tissues; a face has that of its first corner. None: all 0.
     """
 
     vertices: FloatArray
@@ -37,6 +38,11 @@ class Mesh:
     detail: FloatArray
     tint: FloatArray
     label: npt.NDArray[np.uint8]
+    tissue: npt.NDArray[np.uint8] = None  # type: ignore[assignment]  # filled in below
+
+    def __post_init__(self) -> None:
+        if self.tissue is None:
+            object.__setattr__(self, "tissue", np.zeros(len(self.vertices), np.uint8))
 
 
 def grid_faces(rows: int, columns: int) -> IntArray:
@@ -92,4 +98,5 @@ def join(meshes: Sequence[Mesh]) -> Mesh:
         detail=np.concatenate([mesh.detail for mesh in meshes]),
         tint=np.concatenate([mesh.tint for mesh in meshes]),
         label=np.concatenate([mesh.label for mesh in meshes]),
+        tissue=np.concatenate([mesh.tissue for mesh in meshes]),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,83 @@ from endolux.phantom.lumen import Centreline
 
 Pose = npt.NDArray[np.float64]
 """4 x 4 camera-to-world, millimetres, OpenCV axes."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a rigid scope looks at from outside.
+
+    Attributes:
+        targets: N x 3 places worth looking at, mm.
+        trocars: M x 3 places where the scope enters, mm.
+        up: 3, direction that is up in the picture.
+        reach_mm: nearest and farthest distance between lens and target.
+    """
+
+    targets: npt.NDArray[np.float32]
+    trocars: npt.NDArray[np.float32]
+    up: tuple[float, float, float]
+    reach_mm: tuple[float, float]
+
+
+def look_at(
+    position: npt.NDArray[np.floating], target: npt.NDArray[np.floating], up: npt.NDArray[np.floating], *, roll: float
+) -> Pose:
+    """The pose at ``position`` that has ``target`` in the middle and ``up`` upwards, then rolled by ``roll`` radians.
+
+    Example:
+        >>> import numpy as np
+        >>> pose = look_at(np.zeros(3), np.array([0.0, 0.0, 9.0]), np.array([0.0, -1.0, 0.0]), roll=0.0)
+        >>> bool(np.allclose(pose, np.eye(4)))
+        True
+    """
+    view = np.asarray(target, np.float64) - position
+    view /= max(float(np.linalg.norm(view)), 1e-9)
+    upward = np.asarray(up, np.float64)
+    if abs(view @ upward) > 0.98 * float(np.linalg.norm(upward)):
+        upward = np.eye(3)[int(np.argmin(np.abs(view)))]
+    right = np.cross(view, upward)
+    right /= np.linalg.norm(right)
+    down = np.cross(view, right)
+    pose = np.eye(4)
+    pose[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
+    pose[:3, 1] = -np.sin(roll) * right + np.cos(roll) * down
+    pose[:3, 2] = view
+    pose[:3, 3] = position
+    return pose
+
+
+def sample_outside(rng: np.random.Generator, outlook: Outlook) -> Pose:
+    """One view from a trocar: near the target or far from it, not quite centred, the horizon nearly level."""
+    target = outlook.targets[int(rng.integers(len(outlook.targets)))].astype(np.float64)
+    trocar = outlook.trocars[int(rng.integers(len(outlook.trocars)))].astype(np.float64)
+    axis = trocar - target
+    far = float(np.linalg.norm(axis))
+    low, high = outlook.reach_mm
+    distance = min(float(np.exp(rng.uniform(np.log(low), np.log(high)))), 0.93 * far)
+    position = target + axis / far * distance + rng.normal(0, 0.06 * distance, 3)
+    aim = target + rng.normal(0, 0.18 * distance, 3)
+    roll = float(rng.normal(0, 0.25)) if rng.random() < 0.8 else float(rng.uniform(0, 2 * np.pi))
+    return look_at(position, aim, np.asarray(outlook.up), roll=roll)
+
+
+def sample_sight(rng: np.random.Generator, line: Centreline, sights: npt.NDArray[np.float32]) -> Pose:
+    """One view from inside a lumen towards a place that deserves a look, from near or from some way off."""
+    sight = sights[int(rng.integers(len(sights)))].astype(np.float64)
+    distance = np.linalg.norm(line.points - sight, axis=1)
+    # Somewhere along the axis at about a chosen distance; right beside the sight if the axis never comes nearer.
+    nearest = float(distance.min())
+    wanted = nearest + float(np.exp(rng.uniform(np.log(0.1), np.log(2.2)))) * max(nearest, 4.0)
+    around = np.abs(distance - wanted)
+    close = np.flatnonzero(around <= around.min() + 2.0 * line.step_mm)
+    at = int(close[int(rng.integers(len(close)))])
+    reach = 0.6 * float(line.radius_mm[at]) * np.sqrt(rng.uniform(0, 1))
+    angle = rng.uniform(0, 2 * np.pi)
+    frame = line.frames[at].astype(np.float64)
+    position = line.points[at] + reach * (np.cos(angle) * frame[:, 0] + np.sin(angle) * frame[:, 1])
+    way = float(np.linalg.norm(sight - position))
+    aim = sight + rng.normal(0, 0.2 * way, 3)
+    return look_at(position, aim, frame[:, 1], roll=float(rng.uniform(0, 2 * np.pi)))
 
 
 def sample_pose(rng: np.random.Generator, line: Centreline) -> Pose:
@@ -89,7 +168,9 @@ def withdrawal_path(rng: np.random.Generator, line: Centreline, *, frames: int, 
 
     at = start - travel * time / max(time[-1], 1e-9) + wave(1.5, 5.0) / line.step_mm
     reach = 0.35 * float(np.median(line.radius_mm))
-    x, y = wave(reach * 0.6, 7.0), wave(reach * 0.6, 9.0)
+    # Where the lumen narrows the scope keeps to its middle.
+    room = np.minimum(np.interp(at, np.arange(count), line.radius_mm) / float(np.median(line.radius_mm)), 1.0)
+    x, y = room * wave(reach * 0.6, 7.0), room * wave(reach * 0.6, 9.0)
     tilt, azimuth = 0.18 + wave(0.12, 6.0), wave(1.0, 11.0) + rng.uniform(0, 2 * np.pi)
     roll = wave(0.25, 13.0)
     return [

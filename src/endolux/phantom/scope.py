@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from endolux.phantom.lens import rays_of as rays_of
 from endolux.types import Camera, CameraModel, MaskArray
 
 
@@ -20,12 +21,25 @@ class Light:
         power: relative radiant intensity.
         beam: exponent of the cosine emission profile around the optical axis.
         casts_shadow: whether shadow rays are traced; a light at the lens casts none that the camera sees.
+        axis: direction of the beam in camera axes.
+        cone_deg: full angle of a spot's cone; 180 for none.
     """
 
     position_mm: tuple[float, float, float]
     power: float
     beam: float
     casts_shadow: bool
+    axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    cone_deg: float = 180.0
+
+    def table(self, rig_mm: npt.NDArray[np.float64]) -> tuple[float, ...]:
+        """The ten numbers that shading takes, for a camera at ``-rig_mm`` of the rig that carries the light."""
+        position = np.asarray(self.position_mm) + rig_mm
+        axis = np.asarray(self.axis, np.float64) / max(float(np.linalg.norm(self.axis)), 1e-12)
+        # A spot fades over the outer fifth of its cone.
+        outer = np.cos(np.deg2rad(self.cone_deg / 2)) if self.cone_deg < 180 else -2.0
+        inner = np.cos(np.deg2rad(0.8 * self.cone_deg / 2)) if self.cone_deg < 180 else -1.5
+        return (*position, *axis, self.power, self.beam, float(outer), float(inner))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +62,22 @@ class Scope:
         shot_noise, read_noise: noise levels in encoded units.
         jpeg_quality: 0 for none.
         content: H x W bool, the visible area.
+        spectrum: illumination, "white", "narrow-band" or "violet".
+        chromatic_px: shift of red and blue against green in the corners.
+        defocus_px: deviation of the defocus of a point at 10 mm when the lens is set to infinity; needs depth.
+        focus_mm: distance that the lens is set to.
+        shutter: exposure time in frame times, for motion blur.
+        rolling: time between reading the first and the last row, in frame times.
+        interlaced: whether odd rows are half a frame time later.
+        shake_px: motion of a still image in pixels a frame time (columns, rows).
+        demosaic: whether the sensor sees one colour a pixel.
+        sharpen: strength of the processor's edge enhancement.
+        chroma_subsampling: 444, 422 or 420.
+        h264_crf: quality of video compression; 0 for none.
+        exposure_lag_s: time that auto exposure takes to follow.
+        overlay_seed: chooses text and icons in the picture; 0 for none.
+        scatter_mm: distance that red light travels under the surface; green and blue travel less.
+        saturation: factor of the processor on the colours' distance from grey.
     """
 
     camera: Camera
@@ -66,6 +96,42 @@ class Scope:
     read_noise: float
     jpeg_quality: int
     content: MaskArray
+    spectrum: str = "white"
+    chromatic_px: float = 0.0
+    defocus_px: float = 0.0
+    focus_mm: float = 15.0
+    shutter: float = 0.0
+    rolling: float = 0.0
+    interlaced: bool = False
+    shake_px: tuple[float, float] = (0.0, 0.0)
+    demosaic: bool = False
+    sharpen: float = 0.0
+    chroma_subsampling: int = 444
+    h264_crf: int = 0
+    exposure_lag_s: float = 0.25
+    overlay_seed: int = 0
+    scatter_mm: float = 0.0
+    saturation: float = 1.0
+
+    def record(self) -> dict[str, object]:
+        """Every number as JSON values, for manifests; the visible area as its share of the image.
+
+        Example:
+            >>> import numpy as np
+            >>> sample_scope(np.random.default_rng(0), width=64, height=48).record()["spectrum"]
+            'white'
+        """
+        from endolux.geometry.cameras import camera_to_dict
+
+        numbers: dict[str, object] = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("camera", "lights", "content")
+        }
+        numbers["camera"] = camera_to_dict(self.camera)
+        numbers["lights"] = [dataclasses.asdict(light) for light in self.lights]
+        numbers["content"] = float(self.content.mean())
+        return numbers
 
 
 def sample_scope(rng: np.random.Generator, *, width: int, height: int, even_light: float = 0.18) -> Scope:
@@ -90,7 +156,9 @@ def sample_scope(rng: np.random.Generator, *, width: int, height: int, even_ligh
         bounce=float(
             rng.choice((rng.uniform(0.02, 0.15), rng.uniform(0.15, 0.5), rng.uniform(0.5, 1.0)), p=(0.4, 0.4, 0.2))
         ),
-        exposure=float(rng.uniform(0.3, 1.1)),
+        exposure=float(
+            rng.choice((rng.uniform(0.3, 1.1), rng.uniform(0.1, 0.3), rng.uniform(1.1, 2.2)), p=(0.7, 0.16, 0.14))
+        ),
         gamma=float(rng.uniform(1.5, 2.7)),
         shoulder=float(rng.choice((0.0, rng.uniform(0.2, 1.0)))),
         white_balance=tuple(float(value) for value in np.exp(rng.normal(0.0, (0.06, 0.03, 0.10)))),  # type: ignore[arg-type]
@@ -101,7 +169,37 @@ def sample_scope(rng: np.random.Generator, *, width: int, height: int, even_ligh
         read_noise=float(rng.uniform(0.0, 0.012)),
         jpeg_quality=int(rng.choice((0, int(rng.integers(40, 96))))),
         content=sample_content(rng, width=width, height=height),
+        **_sample_processing(rng, width),  # type: ignore[arg-type]
     )
+
+
+def _sample_processing(rng: np.random.Generator, width: int) -> dict[str, object]:
+    """What most instruments have little of: each is off more often than on."""
+
+    def some(share: float, low: float, high: float) -> float:
+        value = float(rng.uniform(low, high))
+        return value if rng.random() < share else 0.0
+
+    pixel = width / 320.0
+    drift = rng.normal(0.0, 2.5 * pixel, 2)
+    return {
+        "spectrum": str(rng.choice(("white", "narrow-band", "violet"), p=(0.93, 0.05, 0.02))),
+        "chromatic_px": some(0.3, 0.1, 1.2) * pixel,
+        "defocus_px": some(0.25, 0.1, 1.0) * pixel,
+        "focus_mm": float(rng.uniform(8.0, 60.0)),
+        "shutter": some(0.2, 0.1, 0.9),
+        "rolling": some(0.2, 0.3, 1.0),
+        "interlaced": bool(rng.random() < 0.04),
+        "shake_px": (float(drift[0]), float(drift[1])) if rng.random() < 0.3 else (0.0, 0.0),
+        "demosaic": bool(rng.random() < 0.25),
+        "sharpen": some(0.35, 0.2, 1.5),
+        "chroma_subsampling": int(rng.choice((444, 422, 420), p=(0.6, 0.15, 0.25))),
+        "h264_crf": int(rng.integers(20, 34)) if rng.random() < 0.06 else 0,
+        "exposure_lag_s": float(rng.uniform(0.05, 0.6)),
+        "overlay_seed": int(rng.integers(1, 1 << 30)) if rng.random() < 0.06 else 0,
+        "scatter_mm": some(0.4, 0.2, 1.5),
+        "saturation": float(np.exp(rng.normal(0.08, 0.2))) if rng.random() < 0.5 else 1.0,
+    }
 
 
 def sample_content(rng: np.random.Generator, *, width: int, height: int) -> MaskArray:
@@ -146,7 +244,8 @@ def _sample_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
     model = str(rng.choice(("pinhole", "radtan", "fisheye"), p=(0.6, 0.15, 0.25)))
     centre = rng.normal(0.0, 0.03, 2)
     squash = float(rng.choice((1.0, rng.uniform(0.85, 1.18)), p=(0.6, 0.4)))
-    field = np.deg2rad(rng.uniform(55, 112) if model != "fisheye" else rng.uniform(80, 132))
+    wide = rng.uniform(80, 132) if rng.random() < 0.8 else rng.uniform(132, 170)
+    field = np.deg2rad(rng.uniform(55, 112) if model != "fisheye" else wide)
     diagonal = float(np.hypot(width, height))
     if model == "fisheye":
         focal = 0.5 * diagonal / (field / 2)
@@ -169,7 +268,8 @@ def _sample_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
 
 
 def _sample_lights(rng: np.random.Generator) -> tuple[Light, ...]:
-    count = int(rng.choice((1, 2, 3), p=(0.35, 0.45, 0.2)))
+    count = int(rng.choice((1, 2, 3, 4), p=(0.35, 0.42, 0.17, 0.06)))
+    cone = float(rng.uniform(90.0, 150.0)) if rng.random() < 0.15 else 180.0
     spread = float(rng.choice((0.3, rng.uniform(1.0, 4.5))))
     start = rng.uniform(0, 2 * np.pi)
     lights = []
@@ -185,13 +285,7 @@ def _sample_lights(rng: np.random.Generator) -> tuple[Light, ...]:
                 power=float(rng.uniform(0.5, 1.0)),
                 beam=float(rng.uniform(0.0, 3.0)),
                 casts_shadow=bool(spread > 1.0 and rng.random() < 0.5),
+                cone_deg=cone,
             )
         )
     return tuple(lights)
-
-
-def rays_of(camera: Camera) -> npt.NDArray[np.float32]:
-    """H*W x 3 directions with z = 1 in camera axes."""
-    from endolux.geometry.cameras import rays
-
-    return np.ascontiguousarray(rays(camera).reshape(-1, 3), np.float32)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from endolux.phantom.compile import compiled_fast
 from endolux.phantom.fields import fractal_field, smooth_field
+from endolux.phantom.powers import exp2
 from endolux.phantom.vessels import vessel_map
+
+FloatArray = npt.NDArray[np.float32]
 
 # Linear-light RGB of mucosa under white light, of silicone phantoms and of rendered data sets: (base, spread).
 _PALETTES: dict[str, tuple[tuple[float, float, float], float]] = {
@@ -89,13 +94,12 @@ def sample_tissue(
     def field(length_mm: float, octaves: int) -> npt.NDArray[np.float32]:
         return fractal_field(rng, shape, scale=(length_mm / texel_mm[0], length_mm / texel_mm[1]), octaves=octaves)
 
-    albedo = np.broadcast_to(colour.astype(np.float32), (*shape, 3)).copy()
     mottling = rng.uniform(0.0, 0.06) if smooth else rng.uniform(0.15, 0.45) if strong else rng.uniform(0.02, 0.22)
-    albedo *= np.exp(np.float32(mottling) * field(rng.uniform(4, 25), 4))[..., None]
+    mottle = field(rng.uniform(4, 25), 4)
     # A second, slower field shifts the hue between reddish and pale.
-    hue = np.tanh(field(rng.uniform(10, 50), 3))[..., None] * np.float32(mottling * rng.uniform(0.3, 1.2))
-    albedo *= np.exp(hue * np.array([0.25, -1.0, -1.0], np.float32))
+    hue, hue_share = field(rng.uniform(10, 50), 3), mottling * rng.uniform(0.3, 1.2)
     vessels = np.zeros(shape, np.float32)
+    blood = np.zeros(3, np.float32)
     if not smooth or rng.random() < 0.2:
         strength = rng.choice((0.0, rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.3)), p=(0.25, 0.40, 0.35))
         if strong:
@@ -109,19 +113,37 @@ def sample_tissue(
                 wiggle=rng.uniform(0.08, 0.35),
             )
             vessels = cv2.GaussianBlur(vessels, (0, 0), rng.uniform(0.5, 1.2), borderType=cv2.BORDER_REFLECT)
-            blood = np.array([-0.35, -1.1, -1.0], np.float32) * rng.uniform(0.5, 1.2)
+            blood = np.array([-0.35, -1.1, -1.0], np.float32) * np.float32(rng.uniform(0.5, 1.2))
             if palette == "narrow-band":
                 blood = np.array([-0.9, -0.8, -0.4], np.float32)
-            albedo *= np.exp(np.float32(strength) * vessels[..., None] * blood)
-    if not smooth:
-        _patches(rng, albedo, field(rng.uniform(6, 20), 3), field(rng.uniform(5, 15), 4))
+            blood *= np.float32(strength)
+    patch, patch_from, patch_tint = _patch(rng, field) if not smooth else _NOTHING
+    stain, stain_from, stain_edge, residue = _stain(rng, field) if not smooth else _CLEAN
+    albedo = np.empty((*shape, 3), np.float32)
+    _paint(
+        albedo.reshape(-1, 3),
+        colour.astype(np.float32),
+        mottle.reshape(-1),
+        np.float32(mottling),
+        hue.reshape(-1),
+        np.float32(hue_share),
+        vessels.reshape(-1),
+        blood,
+        patch.reshape(-1),
+        np.float32(patch_from),
+        patch_tint,
+        stain.reshape(-1),
+        np.float32(stain_from),
+        np.float32(stain_edge),
+        residue,
+    )
     relief = field(rng.uniform(2.5, 9.0), 3) * np.float32(rng.uniform(0.02, 0.14))
     if rng.random() < 0.35:
         relief += _areae(rng, shape, texel_mm) * np.float32(rng.uniform(0.05, 0.25))
     relief += vessels * np.float32(rng.uniform(0.0, 0.08))
     roughness = np.float32(rng.uniform(0.10, 0.42)) * np.exp(np.float32(0.25) * field(8.0, 2))
     return Tissue(
-        albedo=np.clip(albedo, 0.01, 0.97),
+        albedo=albedo,
         height_mm=relief.astype(np.float32),
         roughness=np.clip(roughness, 0.06, 0.8).astype(np.float32),
         detail=fractal_field(rng, (256, 256), scale=(12.0, 12.0), octaves=4, gain=0.6),
@@ -134,21 +156,65 @@ def sample_tissue(
     )
 
 
-def _patches(
-    rng: np.random.Generator,
-    albedo: npt.NDArray[np.float32],
-    where: npt.NDArray[np.float32],
-    stain: npt.NDArray[np.float32],
+_Noise = Callable[[float, int], FloatArray]
+_NOTHING = (np.zeros(1, np.float32), 0.0, np.zeros(3, np.float32))
+_CLEAN = (np.zeros(1, np.float32), 0.0, 1.0, np.zeros(3, np.float32))
+
+
+def _patch(rng: np.random.Generator, field: _Noise) -> tuple[FloatArray, float, FloatArray]:
+    """Inflamed or pale patches: field, threshold, change of the logarithm of the colour."""
+    if rng.random() >= 0.35:
+        return _NOTHING
+    tint = np.array(((0.1, -0.8, -0.7), (0.2, 0.35, 0.3))[int(rng.integers(2))], np.float32)
+    tint *= np.float32(rng.uniform(0.4, 1.0))
+    return field(rng.uniform(6, 20), 3), float(rng.uniform(0.8, 2.0)), tint
+
+
+def _stain(rng: np.random.Generator, field: _Noise) -> tuple[FloatArray, float, float, FloatArray]:
+    """Residue lying on the wall, colour only: field, threshold, sharpness, colour."""
+    if rng.random() >= 0.2:
+        return _CLEAN
+    residue = np.array((0.5, 0.38, 0.10), np.float32) * np.float32(rng.uniform(0.4, 1.3))
+    return field(rng.uniform(5, 15), 4), float(rng.uniform(1.3, 2.4)), float(rng.uniform(1.5, 4.0)), residue
+
+
+@compiled_fast
+def _paint(
+    albedo: FloatArray,
+    colour: FloatArray,
+    mottle: FloatArray,
+    mottling: float,
+    hue: FloatArray,
+    hue_share: float,
+    vessels: FloatArray,
+    blood: FloatArray,
+    patch: FloatArray,
+    patch_from: float,
+    patch_tint: FloatArray,
+    stain: FloatArray,
+    stain_from: float,
+    stain_edge: float,
+    residue: FloatArray,
 ) -> None:
-    """Inflamed or pale patches, and residue lying on the wall; colour only, no geometry."""
-    if rng.random() < 0.35:
-        cover = np.clip((where - rng.uniform(0.8, 2.0)) * 2.0, 0, 1)[..., None]
-        tint = np.array(((0.1, -0.8, -0.7), (0.2, 0.35, 0.3))[int(rng.integers(2))], np.float32)
-        albedo *= np.exp(cover * tint * np.float32(rng.uniform(0.4, 1.0)))
-    if rng.random() < 0.2:
-        cover = np.clip((stain - rng.uniform(1.3, 2.4)) * rng.uniform(1.5, 4.0), 0, 1)[..., None]
-        residue = np.array((0.5, 0.38, 0.10), np.float32) * np.float32(rng.uniform(0.4, 1.3))
-        albedo += cover * (residue - albedo)
+    """Colour of every texel: logarithms add up, residue covers."""
+    zero, one, two = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+    per_e = np.float32(1.4426950408889634)
+    for k in range(mottle.size):
+        bright = mottling * mottle[k]
+        # tanh by its exponential.
+        swing = hue_share * (one - two / (exp2(two * per_e * hue[k]) + one))
+        sick = zero
+        if patch.size > 1:
+            sick = min(max((patch[k] - patch_from) * two, zero), one)
+        cover = zero
+        if stain.size > 1:
+            cover = min(max((stain[k] - stain_from) * stain_edge, zero), one)
+        for x in range(3):
+            turn = swing * np.float32(0.25) if x == 0 else -swing
+            change = bright + turn + vessels[k] * blood[x] + sick * patch_tint[x]
+            value = colour[x] * exp2(per_e * change)
+            value += cover * (residue[x] - value)
+            albedo[k, x] = min(max(value, np.float32(0.01)), np.float32(0.97))
 
 
 def _areae(rng: np.random.Generator, shape: tuple[int, int], texel_mm: tuple[float, float]) -> npt.NDArray[np.float32]:

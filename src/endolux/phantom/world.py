@@ -5,19 +5,42 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from endolux.phantom.pose import Pose, sample_pose, withdrawal_path
+from endolux.phantom.pose import Pose, sample_outside, sample_pose, sample_sight, withdrawal_path
 from endolux.phantom.render import PhantomFrame, Renderer, Surface
-from endolux.phantom.scene import build_scene
+from endolux.phantom.scene import Scene, build_scene
 from endolux.phantom.scope import Scope, erode, sample_scope
-from endolux.phantom.sensor import expose
+from endolux.phantom.sensor import expose, luminance
+from endolux.phantom.smoke import veil
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 """Raised whenever the same settings would give other bytes."""
 
+MIX: dict[str, float] = {
+    "colon": 0.28,
+    "pouch": 0.06,
+    "tube": 0.03,
+    "stomach": 0.09,
+    "small-intestine": 0.06,
+    "phantom-silicone": 0.08,
+    "bronchus": 0.05,
+    "sinus": 0.07,
+    "laparoscopy": 0.22,
+    "heart": 0.06,
+}
+"""Shares of the anatomies where nothing else is asked for."""
+
 _MAX_TRIES = 25
+_SIGHT_SHARE = 0.4
+_DARK_SHARE = 0.12
+_HELD_SHARE = 0.7
+_SMOKE_SHARE = 0.08
+_NEAR_MM = 2.0
+_GOOD = 0.985
 
 
 class PhantomSettings(BaseModel):
@@ -30,7 +53,7 @@ class PhantomSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    anatomies: dict[str, float] = Field(default={"colon": 0.6, "pouch": 0.25, "tube": 0.15}, min_length=1)
+    anatomies: dict[str, float] = Field(default_factory=lambda: dict(MIX), min_length=1)
     frames: int = Field(default=100, ge=1)
     width: int = Field(default=320, ge=16, le=4096)
     height: int = Field(default=256, ge=16, le=4096)
@@ -40,22 +63,35 @@ class PhantomSettings(BaseModel):
     even_light: float = Field(default=0.18, ge=0, le=1, description="Share of scopes that hide the fall-off of light.")
     rich_texture: float = Field(default=0.0, ge=0, le=1, description="Share of strongly mottled, vessel-rich scenes.")
 
+    def instrument(self, rng: np.random.Generator) -> Scope:
+        """Draw the instrument of one view or sequence."""
+        return sample_scope(rng, width=self.width, height=self.height, even_light=self.even_light)
+
 
 def scene_generator(seed: int, scene: int, stream: int) -> np.random.Generator:
     """Independent randomness for one purpose of one scene."""
     return np.random.default_rng([WORLD_VERSION, seed, scene, stream])
 
 
-def views(settings: PhantomSettings, scene: int) -> Iterator[PhantomFrame]:
-    """The single views of one scene, each through another scope."""
+def open_scene(settings: PhantomSettings, scene: int) -> Scene:
+    """Draw the anatomy of one scene and build it."""
     rng = scene_generator(settings.seed, scene, 0)
     names = sorted(settings.anatomies)
     weights = np.array([settings.anatomies[name] for name in names])
-    built = build_scene(str(rng.choice(names, p=weights / weights.sum())), rng, rich_texture=settings.rich_texture)
-    renderer = Renderer(built)
+    name = str(rng.choice(names, p=weights / weights.sum()))
+    return build_scene(name, rng, rich_texture=settings.rich_texture)
+
+
+def views(settings: PhantomSettings, scene: int) -> Iterator[PhantomFrame]:
+    """The single views of one scene, each through another scope."""
+    renderer = Renderer(open_scene(settings, scene))
     for view in range(settings.views_per_scene):
         own = scene_generator(settings.seed, scene, 1 + view)
-        scope, pose, surface = _usable_view(own, renderer, settings)
+        scope, pose, surface = usable_view(own, renderer, settings)
+        if renderer.scene.outlook is not None and own.random() < _SMOKE_SHARE:
+            density = float(own.uniform(0.1, 1.2))
+            veiled = veil(surface.radiance, surface.depth_mm, own, density=density)
+            surface = dataclasses.replace(surface, radiance=veiled)
         index = (scene - settings.first_scene) * settings.views_per_scene + view
         yield renderer.frame(scope, pose, own, index=index, surface=surface)
 
@@ -81,13 +117,10 @@ def clip(settings: PhantomSettings, *, fps: float, supersample: int = 1) -> Iter
         fps: frame rate.
         supersample: render at this multiple and average down; ground truth stays exact at pixel centres.
     """
-    rng = scene_generator(settings.seed, settings.first_scene, 0)
-    names = sorted(settings.anatomies)
-    weights = np.array([settings.anatomies[name] for name in names])
-    built = build_scene(str(rng.choice(names, p=weights / weights.sum())), rng, rich_texture=settings.rich_texture)
+    built = open_scene(settings, settings.first_scene)
     renderer = Renderer(built)
     own = scene_generator(settings.seed, settings.first_scene, 1)
-    scope = sample_scope(own, width=settings.width, height=settings.height, even_light=settings.even_light)
+    scope = settings.instrument(own)
     gain: float | None = None
     for index, pose in enumerate(withdrawal_path(own, built.centreline, frames=settings.frames, fps=fps)):
         surface = renderer.surface(scope, pose)
@@ -98,30 +131,51 @@ def clip(settings: PhantomSettings, *, fps: float, supersample: int = 1) -> Iter
         yield renderer.frame(scope, pose, own, index=index, pts_s=index / fps, gain=gain, surface=surface)
 
 
-def _usable_view(
-    rng: np.random.Generator, renderer: Renderer, settings: PhantomSettings
-) -> tuple[Scope, Pose, Surface]:
+def draw_pose(rng: np.random.Generator, scene: Scene) -> Pose:
+    """One random view of a scene, from inside or from outside as its anatomy wants it; it may be unusable."""
+    if scene.outlook is not None:
+        return sample_outside(rng, scene.outlook)
+    if scene.sights is not None and len(scene.sights) and rng.random() < _SIGHT_SHARE:
+        return sample_sight(rng, scene.centreline, scene.sights)
+    return sample_pose(rng, scene.centreline)
+
+
+def _lit(surface: Surface, seen: npt.NDArray[np.bool_]) -> bool:
+    """Whether the lights reach the scene: one beside the lens may stand behind the wall."""
+    light = luminance(surface.radiance, seen, 2) if seen.any() else np.zeros(1, np.float32)
+    return float(np.mean(light <= 2e-3 * np.percentile(light, 90))) < _DARK_SHARE
+
+
+def usable_view(rng: np.random.Generator, renderer: Renderer, settings: PhantomSettings) -> tuple[Scope, Pose, Surface]:
     """Draw views until the scope is inside the organ and not pressed against its wall."""
-    scope = sample_scope(rng, width=settings.width, height=settings.height, even_light=settings.even_light)
-    best: tuple[float, Pose, Surface] | None = None
+    scope = settings.instrument(rng)
+    scene = renderer.scene
+    held = scene.held[0] if scene.held and rng.random() < _HELD_SHARE else None
+    near_mm = _NEAR_MM if scene.outlook is None else 0.6 * scene.outlook.reach_mm[0]
+    ranked: list[tuple[float, Pose]] = []
     for _ in range(_MAX_TRIES):
-        pose = sample_pose(rng, renderer.scene.centreline)
-        surface = renderer.surface(scope, pose)
-        seen = erode(scope.content) & (surface.depth_mm > 0)
-        nearest = float(np.percentile(surface.depth_mm[seen], 1)) if seen.any() else 0.0
-        score = surface.facing if nearest > 2.0 else 0.0
-        if best is None or score > best[0]:
-            best = (score, pose, surface)
-        if score > 0.985:
-            break
-    if best is None:  # pragma: no cover - _MAX_TRIES is positive
-        raise RuntimeError("no view was drawn")
-    return scope, best[1], best[2]
+        pose = draw_pose(rng, scene)
+        glance = renderer.probe(scope, pose)
+        inside = _shrunk(scope.content, glance.depth_mm.shape) & (glance.depth_mm > 0)
+        nearest = float(np.percentile(glance.depth_mm[inside], 1)) if inside.any() else 0.0
+        # If no view is good, the least near of the too near ones.
+        score = glance.facing if nearest > near_mm else 0.1 * glance.facing * nearest / near_mm
+        ranked.append((score, pose))
+        if score > _GOOD:
+            surface = renderer.surface(scope, pose, held=held)
+            if _lit(surface, erode(scope.content) & (surface.depth_mm > 0)):
+                return scope, pose, surface
+    pose = max(ranked, key=lambda entry: entry[0])[1]
+    return scope, pose, renderer.surface(scope, pose, held=held)
+
+
+def _shrunk(content: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """The visible area at another size, without its rim."""
+    small = cv2.resize(content.astype(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    return erode(np.asarray(small, bool))
 
 
 def _supersampled(renderer: Renderer, scope: Scope, pose: Pose, surface: Surface, factor: int) -> Surface:
-    import cv2
-
     camera = scope.camera
     large = dataclasses.replace(
         scope,
