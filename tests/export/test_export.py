@@ -17,6 +17,7 @@ from endolux.errors import CheckError, ModelError, UsageError
 from endolux.export import check_parity, export_bundle, inference_network, onnx_bytes, safetensors_bytes
 from endolux.models import DepthNetwork, RepDepth, create
 from endolux.runtime.bundles import load_bundle
+from endolux.types import DepthKind
 
 SMALL = {"widths": (8, 16, 16, 16), "blocks": (1, 1, 2, 2), "decoder": (16, 8, 8), "fine": 4}
 
@@ -141,6 +142,8 @@ def test_bundle(tmp_path: Path) -> None:
         ({"card": {"parameters": 3}}, "bundle.card"),
         ({"size": (320, 250)}, "export.size"),
         ({"size": (0, 0)}, "export.size"),
+        ({"kind": DepthKind.METRIC}, "export.kind"),
+        ({"kind": DepthKind.RELATIVE_DISPARITY}, "export.kind"),
     ],
 )
 def test_impossible_bundles(tmp_path: Path, change: dict[str, object], error_id: str) -> None:
@@ -148,6 +151,13 @@ def test_impossible_bundles(tmp_path: Path, change: dict[str, object], error_id:
         export_bundle(RepDepth(**SMALL), folder=tmp_path / "b", name="x", **change)
     assert caught.value.error_id == error_id
     assert not (tmp_path / "b").exists()
+
+
+def test_a_metric_network_may_be_called_relative(tmp_path: Path) -> None:
+    network = lively(**SMALL)
+    network.kind = DepthKind.METRIC
+    exported = export_bundle(network, folder=tmp_path / "b", name="x", size=(96, 64), kind=DepthKind.RELATIVE_DEPTH)
+    assert exported.bundle.card.output.kind is DepthKind.RELATIVE_DEPTH
 
 
 def test_the_default_bundle_is_below_ten_megabytes(network: DepthNetwork, model: bytes) -> None:

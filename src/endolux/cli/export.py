@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from endolux.cli import render
 from endolux.errors import UsageError, from_os_error, missing_extra
+from endolux.types import DepthKind
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 
@@ -28,6 +29,7 @@ def export(
     card: Path | None = None,
     size: str = "320x256",
     store: Literal["fp16", "fp32", "int8"] = "fp16",
+    kind: Literal["metric", "relative-depth"] | None = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Write the averaged weights of a run as a bundle, and check it against torch.
@@ -39,6 +41,7 @@ def export(
         card: YAML file with the words of the card: summary, trained_on, intended_use, limits, licence, ...
         size: WIDTHxHEIGHT that inference works near.
         store: how weights are stored: fp16, fp32, or int8 for half the size of fp16.
+        kind: what the depth means, where that is less than the network's own: relative-depth.
         as_json: print JSON.
     """
     from endolux.cli.train import parse_size
@@ -52,7 +55,13 @@ def export(
         raise missing_extra(error.name or "torch", "train") from error
     network, state = load_network(run)
     exported = export_bundle(
-        network, folder=output, name=name or output.resolve().name, card=words, size=pixels, store=store
+        network,
+        folder=output,
+        name=name or output.resolve().name,
+        card=words,
+        size=pixels,
+        store=store,
+        kind=None if kind is None else DepthKind(kind.replace("-", "_")),
     )
     worst = max(parity.relative for parity in exported.parity)
     total = sum(entry.bytes for entry in exported.bundle.card.files.values())

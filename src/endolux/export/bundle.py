@@ -20,7 +20,7 @@ from endolux.export.onnx import (
 from endolux.export.storage import STORES, Store
 from endolux.models import DepthNetwork
 from endolux.runtime.bundles import write_bundle
-from endolux.types import Bundle
+from endolux.types import Bundle, DepthKind
 
 _FIXED = frozenset({"architecture", "parameters", "preprocessing", "output", "files", "schema_version"})
 _LARGEST_ROUNDING = 0.05
@@ -57,6 +57,7 @@ def export_bundle(
     size: tuple[int, int] = (320, 256),
     store: Store = "fp16",
     resize: Literal["keep-aspect", "stretch"] = "keep-aspect",
+    kind: DepthKind | None = None,
 ) -> Exported:
     """Fold, check and write a network as ``model.onnx``, ``model.safetensors`` and ``card.json``.
 
@@ -71,9 +72,12 @@ def export_bundle(
         size: (width, height) that inference works near, multiples of ``network.multiple``.
         store: how kernels are stored; see :mod:`endolux.export.storage`.
         resize: "keep-aspect", or "stretch" for networks trained on images stretched to ``size``.
+        kind: a weaker claim than the network's own: RELATIVE_DEPTH for a metric network whose training data do not
+            fix the scale of other people's cameras.
 
     Raises:
-        UsageError: the folder exists, the size does not fit, or ``card`` holds a field that the network decides.
+        UsageError: the folder exists, the size does not fit, ``card`` holds a field that the network decides, or
+            ``kind`` claims more than the network gives.
         ModelError: the weights are not finite.
         CheckError: ONNX Runtime and torch differ, or rounding the weights moves depth by more than 5 % on average.
     """
@@ -99,6 +103,13 @@ def export_bundle(
             why=f"Both sides must be multiples of {network.multiple}.",
             fix="Use the size it was trained at.",
             error_id="export.size",
+        )
+    if kind not in (None, network.kind) and (network.kind, kind) != (DepthKind.METRIC, DepthKind.RELATIVE_DEPTH):
+        raise UsageError(
+            f"{network.architecture} gives {network.kind.value}, which cannot be called {kind.value if kind else kind}",
+            why="Only metric depth may be called less: depth up to one factor.",
+            fix="Leave the kind out.",
+            error_id="export.kind",
         )
     if os.path.lexists(folder):
         raise UsageError(
@@ -132,7 +143,7 @@ def export_bundle(
             "layout": "nhwc-uint8",
             "resize": resize,
         },
-        "output": {"kind": network.kind, "minimum": round(minimum, 6), "maximum": round(maximum, 6)},
+        "output": {"kind": kind or network.kind, "minimum": round(minimum, 6), "maximum": round(maximum, 6)},
     }
     files: dict[str, bytes | Path] = {"model.onnx": model}
     if store != "int8":
