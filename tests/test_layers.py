@@ -24,6 +24,7 @@ LAYERS = [
     {"models", "adapt", "losses"},
     {"train"},
     {"export"},
+    {"reproduce"},
     {"app", "connect"},
     {"cli"},
 ]

@@ -18,7 +18,19 @@ from endolux import __version__
 from endolux.cli import render
 from endolux.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, DeviceError, EndoluxError, UsageError, from_os_error
 
-_VERBS = ("predict", "demo", "models", "evaluate", "data", "phantom", "train", "config", "export", "reproduce", "doctor")
+_VERBS = (
+    "predict",
+    "demo",
+    "models",
+    "evaluate",
+    "data",
+    "phantom",
+    "train",
+    "config",
+    "export",
+    "reproduce",
+    "doctor",
+)
 _REPORT_TO = "the issue tracker of the project"
 
 

@@ -1,0 +1,219 @@
+"""The whole of a reproduction: data, timing, runs, tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from endolux.errors import InputError, UsageError, missing_extra
+from endolux.evaluate.provenance import versions
+from endolux.io.paths import printable
+from endolux.io.tables import write_bytes_atomic, write_json_atomic
+from endolux.reproduce.data import open_published, parse_paths, phantom_data
+from endolux.reproduce.grid import Row, Scale, choose_rows, load_grid
+from endolux.reproduce.plan import Data, Job, claim_output, plan_jobs
+from endolux.reproduce.report import Reproduction, document, markdown, missing_jobs
+from endolux.reproduce.results import RunFailure, RunResult, read_failure, read_result
+from endolux.reproduce.schedule import Process, Start, run_jobs
+from endolux.reproduce.timing import Cost, measured_once, timing_threads
+
+RESULTS_FILE, TABLES_FILE = "results.json", "tables.md"
+_NEEDED = ("torch", "accelerate", "safetensors")
+_REPORT_S = 15.0
+Say = Callable[[str], None]
+TimeNetworks = Callable[[Path, Sequence[str]], dict[str, Cost]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a user may choose.
+
+    Attributes:
+        scale: name of a scale.
+        seeds: None for the scale's.
+        minutes: budget, None for the scale's.
+        data: ``PATH`` and ``ROLE=PATH``.
+        teacher: None for the scale's.
+        imagenet: published weights of the encoder.
+        jobs: runs at a time; None for one a core where a run has one thread, else one.
+        rows: names of rows, none for all of the scale.
+        changes: ``key.path=value`` on top of every recipe; the figures are then those of another experiment.
+    """
+
+    scale: str = "desk"
+    seeds: tuple[int, ...] | None = None
+    minutes: float | None = None
+    data: tuple[str, ...] = ()
+    teacher: str | None = None
+    imagenet: Path | None = None
+    jobs: int | None = None
+    rows: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+
+
+def reproduce(
+    system: str,
+    output: Path,
+    *,
+    options: Options,
+    say: Say = lambda _line: None,
+    start: Start = Process,
+    time_networks: TimeNetworks | None = None,
+) -> Reproduction:
+    """Rerun a system's experiments in a folder, or go on with them.
+
+    Leaves ``results.json`` and ``tables.md`` in the folder, written anew after every call, also where runs are missing.
+
+    Args:
+        system: a name from :func:`endolux.reproduce.grid.systems`.
+        output: new folder, or that of the same reproduction.
+        options: what the user chose.
+        say: told what happens, a line each.
+        start: begins a run; another one for tests.
+        time_networks: from folder and architectures to costs; another one for tests.
+
+    Raises:
+        MissingExtraError: a package of the extras ``train`` or ``phantom`` is not installed.
+        UsageError: unknown system or scale (with the nearest name), missing data, an output folder of something else.
+        InputError: data that cannot be read.
+        KeyboardInterrupt: after running runs were stopped; the same call continues them.
+    """
+    began = time.monotonic()
+    grid = load_grid(system)
+    scale = grid.scale(options.scale)
+    for package in _NEEDED:
+        if find_spec(package) is None:
+            raise missing_extra(package, "train")
+    seeds = _seeds(options.seeds if options.seeds is not None else scale.seeds)
+    rows = choose_rows(grid, options.scale, options.rows)
+    paths = parse_paths(options.data, grid, scale)
+    teacher = options.teacher or scale.teacher
+    if options.imagenet is not None and not options.imagenet.is_file():
+        raise InputError(
+            f"No file '{printable(options.imagenet)}'",
+            why="The encoder was to start from it.",
+            fix="Check the path given to --imagenet.",
+            error_id="input.missing",
+        )
+    cores = _cores()
+    slots = options.jobs or (cores if scale.threads == 1 else 1)
+    published = None if scale.phantom is not None else open_published(grid, scale, paths, say=say)
+    claim_output(
+        output,
+        {
+            "system": system,
+            "scale": options.scale,
+            "teacher": teacher,
+            "changes": list(options.changes),
+            "imagenet": None if options.imagenet is None else options.imagenet.name,
+            "data": scale.phantom.model_dump(mode="json") if scale.phantom is not None else _sha256(published),
+        },
+    )
+    data = published or phantom_data(scale, output / "data", workers=cores, say=say)
+    jobs = plan_jobs(
+        rows,
+        scale,
+        seeds=seeds,
+        data=data,
+        output=output.resolve(),
+        teacher=teacher,
+        imagenet=None if options.imagenet is None else options.imagenet.resolve(),
+        changes=options.changes,
+    )
+    costs = _time(rows, scale, output, say=say, time_networks=time_networks)
+    minutes = options.minutes if options.minutes is not None else scale.minutes
+    spent = time.monotonic() - began
+    outcome = run_jobs(
+        jobs,
+        slots=slots,
+        seconds=None if minutes is None else minutes * 60.0 - spent - _REPORT_S,
+        weights={row.name: costs[row.architecture].macs for row in rows},
+        start=start,
+        on_change=say,
+    )
+    runs, failures = _collect(jobs)
+    found = Reproduction(
+        grid=grid,
+        scale_name=options.scale,
+        rows=tuple(row.name for row in rows),
+        changes=options.changes,
+        seeds=seeds,
+        data=data,
+        teacher=teacher,
+        runs=runs,
+        costs=costs,
+        failures=failures,
+        missing=missing_jobs(jobs, runs, failures),
+        provenance=_provenance(output, slots=slots, threads=scale.threads, seconds=time.monotonic() - began)
+        | {"finished before this call": len(outcome.kept)},
+    )
+    write_json_atomic(output / RESULTS_FILE, document(found))
+    write_bytes_atomic(output / TABLES_FILE, markdown(found).encode())
+    return found
+
+
+def _time(
+    rows: Sequence[Row], scale: Scale, output: Path, *, say: Say, time_networks: TimeNetworks | None
+) -> dict[str, Cost]:
+    architectures = list(dict.fromkeys(row.architecture for row in rows))
+    if time_networks is not None:
+        return time_networks(output, architectures)
+    timing = scale.timing
+    return measured_once(
+        output, architectures, width=timing.width, height=timing.height, rounds=timing.rounds, on_progress=say
+    )
+
+
+def _collect(jobs: Sequence[Job]) -> tuple[dict[tuple[str, int], RunResult], tuple[RunFailure, ...]]:
+    runs: dict[tuple[str, int], RunResult] = {}
+    failures: list[RunFailure] = []
+    for job in jobs:
+        result = read_result(job)
+        failure = None if result is not None else read_failure(job)
+        if result is not None:
+            runs[job.row, job.seed] = result
+        elif failure is not None:
+            failures.append(failure)
+    return runs, tuple(failures)
+
+
+def _provenance(output: Path, *, slots: int, threads: int | None, seconds: float) -> dict[str, JsonValue]:
+    packages: dict[str, JsonValue] = {name: importlib.metadata.version(name) for name in _NEEDED}
+    return {
+        "versions": {**versions(), **packages},
+        "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores",
+        "runs at a time": slots,
+        "threads of a run": threads,
+        "timing_threads": timing_threads(output),
+        "seconds of this call": round(seconds, 1),
+    }
+
+
+def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise UsageError(
+            f"Impossible seeds {', '.join(map(str, seeds)) or '(none)'}",
+            why="Each is a number of 0 or more and stands once: the same seed twice is the same run twice.",
+            fix="Write them like --seeds 0,1,2.",
+            error_id="reproduce.seeds",
+        )
+    return tuple(seeds)
+
+
+def _sha256(data: Data | None) -> str | None:
+    return None if data is None else data.sha256
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1

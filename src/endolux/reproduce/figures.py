@@ -1,0 +1,168 @@
+"""Means over seeds, differences between rows, and what they say about a claim."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from endolux.metrics.statistics import student_interval
+from endolux.reproduce.grid import HIGHER_IS_BETTER, Claim, Grid
+from endolux.reproduce.results import RunResult
+from endolux.reproduce.timing import Cost
+
+Runs = Mapping[tuple[str, int], RunResult]
+"""Results by (row, seed)."""
+
+
+class Verdict(enum.StrEnum):
+    """What figures say about a claim."""
+
+    HELD = "held"
+    NOT_HELD = "not held"
+    UNDECIDED = "undecided"
+    MISSING = "not measured"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over seeds with its 95 % Student interval; NaN where there are too few."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A claim and what was found.
+
+    Attributes:
+        claim: the statement.
+        gain: how much better the row is than the other, in the metric's unit; for ``faster`` the logarithm of the
+            ratio of the seconds. Positive is better, whatever the metric.
+        margin: in the metric's unit, NaN for none.
+        verdict: from the interval of ``gain`` alone.
+        reason: in words.
+    """
+
+    claim: Claim
+    gain: Estimate
+    margin: float
+    verdict: Verdict
+    reason: str
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and interval of one number a seed; missing ones (NaN) are left out.
+
+    Example:
+        >>> found = estimate([1.0, 2.0, 3.0])
+        >>> found.mean, round(found.high, 3), found.count
+        (2.0, 4.484, 3)
+    """
+    present = [value for value in values if not math.isnan(value)]
+    if not present:
+        return Estimate(mean=math.nan, low=math.nan, high=math.nan, count=0)
+    found = student_interval(present)
+    return Estimate(mean=found.mean, low=found.low, high=found.high, count=found.frames)
+
+
+def seeds_of(runs: Runs, row: str) -> list[int]:
+    """Seeds for which a row has a result, sorted."""
+    return sorted(seed for name, seed in runs if name == row)
+
+
+def figure(runs: Runs, row: str, role: str, metric: str) -> Estimate:
+    """A row's figure on a test set, mean over its seeds."""
+    return estimate([_value(runs[row, seed], role, metric) for seed in seeds_of(runs, row)])
+
+
+def difference(runs: Runs, row: str, reference: str, role: str, metric: str) -> Estimate:
+    """Row minus reference, paired by seed: both saw the same samples in the same order.
+
+    Seeds that only one of them has are left out.
+    """
+    both = sorted(set(seeds_of(runs, row)) & set(seeds_of(runs, reference)))
+    return estimate(
+        [_value(runs[row, seed], role, metric) - _value(runs[reference, seed], role, metric) for seed in both]
+    )
+
+
+def judge(claim: Claim, grid: Grid, runs: Runs, costs: Mapping[str, Cost], *, ending: str = "") -> Judged:
+    """What the figures say about a claim, by the interval of the gain of ``row`` over ``than``.
+
+    With ``ending`` the figures are those of the role with that ending, for a set that is scored in another way too.
+
+    * ``better``, ``faster``: held if the whole interval is above zero, not held if it is below, else undecided.
+    * ``not-better``: held if the gain is below the margin throughout, not held if it is above it throughout.
+    * ``slightly-worse``: held if the loss is above zero and below the margin throughout; not held if it is below zero
+      or above the margin throughout.
+    """
+    margin = math.nan
+    if claim.kind == "faster":
+        first = costs.get(grid.row(claim.row).architecture)
+        second = costs.get(grid.row(claim.than).architecture)
+        ratios = (
+            []
+            if first is None or second is None
+            # Rounds are interleaved, so the n-th times of two networks were taken under the same load.
+            else [math.log(b / a) for a, b in zip(first.legacy_s, second.legacy_s, strict=False)]
+        )
+        gain = estimate(ratios)
+    else:
+        sign = 1.0 if claim.metric in HIGHER_IS_BETTER else -1.0
+        found = difference(runs, claim.row, claim.than, claim.role + ending, claim.metric)
+        bounds = sorted((sign * found.low, sign * found.high)) if found.count > 1 else [math.nan, math.nan]
+        gain = Estimate(mean=sign * found.mean, low=bounds[0], high=bounds[1], count=found.count)
+        if claim.margin is not None:
+            margin = claim.margin * abs(figure(runs, claim.than, claim.role + ending, claim.metric).mean)
+    verdict = _verdict(claim.kind, gain, margin)
+    return Judged(claim=claim, gain=gain, margin=margin, verdict=verdict, reason=_reason(claim, gain, margin))
+
+
+def _verdict(kind: str, gain: Estimate, margin: float) -> Verdict:
+    if gain.count == 0:
+        return Verdict.MISSING
+    low, high = gain.low, gain.high
+    if math.isnan(low) or math.isnan(high):
+        return Verdict.UNDECIDED
+    if kind == "not-better":
+        held, refuted = high < margin, low > margin
+    elif kind == "slightly-worse":
+        held, refuted = high < 0 and -low < margin, low > 0 or -high > margin
+    else:
+        held, refuted = low > 0, high < 0
+    return Verdict.HELD if held else Verdict.NOT_HELD if refuted else Verdict.UNDECIDED
+
+
+def _reason(claim: Claim, gain: Estimate, margin: float) -> str:
+    if gain.count == 0:
+        return "no pair of runs"
+    if claim.kind == "faster":
+        factors = [math.exp(value) for value in (gain.mean, gain.low, gain.high)]
+        return f"{factors[0]:.2f} times as fast [{factors[1]:.2f}, {factors[2]:.2f}], {gain.count} rounds"
+    if gain.count == 1:
+        return f"gain {gain.mean:+.4g}, one seed: no interval"
+    text = f"gain {gain.mean:+.4g} [{gain.low:+.4g}, {gain.high:+.4g}], {gain.count} seeds"
+    return text if math.isnan(margin) else f"{text}, margin {margin:.3g}"
+
+
+def _value(result: RunResult, role: str, metric: str) -> float:
+    score = result.scores.get(role)
+    value = None if score is None else score.metrics.get(metric)
+    return math.nan if value is None else value
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle of some numbers, NaN for none.
+
+    Example:
+        >>> median([3.0, 1.0, 2.0])
+        2.0
+    """
+    return float(np.median(values)) if len(values) else math.nan

@@ -1,0 +1,295 @@
+"""The runs that follow from a grid: what each is made of, where it lies, and by which key its result is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from endolux.errors import InputError, UsageError, from_os_error
+from endolux.io.paths import printable
+from endolux.io.tables import write_json_atomic
+from endolux.reproduce.grid import Row, Scale
+
+PLAN_FILE, JOB_FILE = "plan.json", "job.json"
+PHANTOM_PROTOCOL = "phantom"
+"""Stands for the convention of :func:`endolux.reproduce.worker.phantom_protocol`, which is no registered protocol."""
+SCALED_PROTOCOL = "phantom-scaled"
+"""The same after median scaling."""
+SCALED = ":scaled"
+"""Ends the role of a set that is scored after median scaling as well."""
+_SCHEMA = "endolux-reproduction"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredSet:
+    """A set that every run is scored on.
+
+    Attributes:
+        role: whose part it plays.
+        reader, path: how and where it is read.
+        protocol: how it is scored.
+    """
+
+    role: str
+    reader: str
+    path: Path
+    protocol: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """What a reproduction is trained and tested on.
+
+    Attributes:
+        sources: of the training, as recipes name them.
+        tests: sets that are scored, by role.
+        titles: what each role's set is.
+        sha256: of all of it; moves the key of every result.
+        facts: for the report, JSON values without paths.
+    """
+
+    sources: tuple[str, ...]
+    tests: tuple[ScoredSet, ...]
+    titles: Mapping[str, str]
+    sha256: str
+    facts: Mapping[str, JsonValue]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run: a recipe, trained in a folder and scored on the test sets.
+
+    Attributes:
+        row, seed: which place of the tables it fills.
+        architecture: of its network.
+        recipe, overrides: for :func:`endolux.train.recipe.load_recipe`.
+        tests: what it is scored on.
+        conversion: of ratios to depth, ``correct`` or ``reproduce``.
+        threads: of the process, None for all.
+        folder: of the run.
+        key: hash of everything that can move its figures.
+    """
+
+    row: str
+    seed: int
+    architecture: str
+    recipe: str
+    overrides: tuple[str, ...]
+    tests: tuple[ScoredSet, ...]
+    conversion: str
+    threads: int | None
+    folder: Path
+    key: str
+
+    @property
+    def name(self) -> str:
+        """For people and folders: ``ts-25-seed1``."""
+        return f"{self.row}-seed{self.seed}"
+
+
+def plan_jobs(
+    rows: Sequence[Row],
+    scale: Scale,
+    *,
+    seeds: Sequence[int],
+    data: Data,
+    output: Path,
+    teacher: str,
+    imagenet: Path | None = None,
+    changes: Sequence[str] = (),
+) -> tuple[Job, ...]:
+    """All runs, in the order in which they are made: every row with the first seed, then with the next.
+
+    Runs of one seed differ in the row alone: same number of steps, same samples in the same order.
+
+    Args:
+        rows: which.
+        scale: settings of all of them.
+        seeds: which.
+        data: what they are trained and tested on.
+        output: folder of the reproduction.
+        teacher: of the distilled rows.
+        imagenet: weights of the encoder.
+        changes: ``key.path=value`` on top of every recipe.
+    """
+    jobs = []
+    for seed in seeds:
+        for row in rows:
+            free = [f"data.sources={json.dumps(list(data.sources))}"]
+            if row.epsilon is not None:
+                free.append(f"teacher.cache={json.dumps(str(output / 'teacher'))}")
+            if imagenet is not None and "mobilenet" not in row.architecture:
+                free.append(f"model.imagenet={json.dumps(str(imagenet))}")
+            fixed = (*_overrides(row, scale, seed, teacher), *changes)
+            identity = {
+                "row": dataclasses.asdict(_Identity(row.name, row.recipe, row.architecture)),
+                "overrides": list(fixed),
+                "data": data.sha256,
+                "imagenet": imagenet.name if imagenet else None,
+                "conversion": scale.conversion,
+                "tests": [[test.role, test.reader, test.protocol] for test in data.tests],
+            }
+            jobs.append(
+                Job(
+                    row=row.name,
+                    seed=seed,
+                    architecture=row.architecture,
+                    recipe=row.recipe,
+                    overrides=(*fixed, *free),
+                    tests=data.tests,
+                    conversion=scale.conversion,
+                    threads=scale.threads,
+                    folder=output / "runs" / f"{row.name}-seed{seed}",
+                    key=sha256_of(identity),
+                )
+            )
+    return tuple(jobs)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Identity:
+    name: str
+    recipe: str
+    architecture: str
+
+
+def _overrides(row: Row, scale: Scale, seed: int, teacher: str) -> tuple[str, ...]:
+    overrides = [*scale.overrides, f"seed={seed}"]
+    size = row.size or ((scale.phantom.width, scale.phantom.height) if scale.phantom is not None else None)
+    if size is not None:
+        overrides.append(f"data.size={json.dumps(list(size))}")
+    if row.epsilon is not None:
+        overrides += [f"teacher.model={json.dumps(teacher)}", f"distillation.response.epsilon={row.epsilon}"]
+        overrides += scale.distillation_overrides
+    return tuple(overrides)
+
+
+def claim_output(output: Path, identity: Mapping[str, JsonValue]) -> None:
+    """Take the output folder, or go on in it where the same reproduction was begun there.
+
+    Raises:
+        UsageError: ``output.is-file``, ``output.foreign`` for a folder with other files, ``output.other-run`` for one
+            of another reproduction, ``output.not-writable``.
+    """
+    wanted = {"schema": _SCHEMA, **identity}
+    record = output / PLAN_FILE
+    try:
+        if output.exists() and not output.is_dir():
+            raise UsageError(
+                f"'{printable(output)}' is a file",
+                why="A reproduction is a folder of runs and tables.",
+                fix="Choose another -o FOLDER.",
+                error_id="output.is-file",
+            )
+        if record.is_file():
+            found = _read(record)
+            differing = [
+                f"{name} was {found.get(name)!r} and is {value!r}"
+                for name, value in wanted.items()
+                if found.get(name) != value
+            ]
+            if differing:
+                raise UsageError(
+                    f"'{printable(output)}' holds another reproduction: {'; '.join(differing)[:300]}",
+                    why="Results of two reproductions in one folder would end in one table.",
+                    fix="Choose another -o FOLDER, or repeat the settings of plan.json there.",
+                    error_id="output.other-run",
+                )
+            return
+        if output.exists() and any(output.iterdir()):
+            raise UsageError(
+                f"'{printable(output)}' is not empty",
+                why="Endolux never overwrites files that it did not write.",
+                fix="Choose an empty or new -o FOLDER.",
+                error_id="output.foreign",
+            )
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, output) from error
+    write_json_atomic(record, wanted)
+
+
+def write_job(job: Job) -> Path:
+    """Write ``job.json`` into the run's folder.
+
+    Raises:
+        UsageError: ``output.other-run`` where that folder holds a run of another recipe or of other data.
+    """
+    record = job.folder / JOB_FILE
+    if record.is_file():
+        old = read_job(record)
+        if old.key != job.key:
+            changed = sorted(set(old.overrides) ^ set(job.overrides))
+            raise UsageError(
+                f"'{printable(job.folder)}' holds a run of another recipe or of other data",
+                why=f"Its key is {old.key[:12]} and this one's is {job.key[:12]}. {' '.join(changed)[:200]}",
+                fix="Choose another -o FOLDER; what was measured there is kept.",
+                error_id="output.other-run",
+            )
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, job.folder) from error
+    document = dataclasses.asdict(job)
+    document["folder"] = str(job.folder)
+    document["tests"] = [{**dataclasses.asdict(test), "path": str(test.path)} for test in job.tests]
+    write_json_atomic(record, document)
+    return record
+
+
+def read_job(path: Path) -> Job:
+    """The job of a ``job.json``.
+
+    Raises:
+        InputError: ``reproduce.damaged``.
+    """
+    document = _read(path)
+    try:
+        tests = tuple(
+            ScoredSet(role=test["role"], reader=test["reader"], path=Path(test["path"]), protocol=test["protocol"])
+            for test in cast("list[dict[str, str]]", document["tests"])
+        )
+        fields = {
+            **document,
+            "tests": tests,
+            "overrides": tuple(cast("Iterable[str]", document["overrides"])),
+            "folder": Path(str(document["folder"])),
+        }
+        return Job(**fields)  # type: ignore[arg-type]
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def sha256_of(document: object) -> str:
+    """Hash of JSON values, independent of the order of keys.
+
+    Example:
+        >>> sha256_of({"a": 1, "b": 2}) == sha256_of({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(document, dict):
+        raise _damaged(path, TypeError("no JSON object"))
+    return document
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"Cannot read '{printable(path)}'",
+        why=f"{type(error).__name__}: {error}",
+        fix="Choose another -o FOLDER, or remove this folder if nothing in it is needed.",
+        error_id="reproduce.damaged",
+    )

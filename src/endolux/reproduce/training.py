@@ -1,0 +1,88 @@
+"""From a job to a trained network that predicts frames: the only place that knows the training engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import torch
+
+from endolux.models.base import DepthNetwork
+from endolux.models.ratio import RatioNetwork, from_ratio
+from endolux.prep.network_input import network_input, restore
+from endolux.reproduce.plan import Job
+from endolux.reproduce.worker import Trained, recipe_sha256
+from endolux.runtime.card import Preprocessing
+from endolux.train.recipe import load_recipe
+from endolux.types import DepthKind, DepthMap, Frame
+
+
+class NetworkPredictor:
+    """A network of torch as what protocols score: stretched to its size, metric depth in millimetres.
+
+    Args:
+        network: in evaluation mode.
+        name: for reports.
+        size: (width, height) of its input; None for the frame's own.
+        conversion: of ratios to depth, ``correct`` or ``reproduce``.
+
+    Attributes:
+        ratio_maximum_mm: depth where the network's ratio is 1; protocols with another largest depth scale by it.
+    """
+
+    def __init__(
+        self,
+        network: DepthNetwork,
+        *,
+        name: str,
+        size: tuple[int, int] | None = None,
+        conversion: str = "correct",
+    ) -> None:
+        self._network = network.eval()
+        self._size, self._conversion = size, conversion
+        self.name = name
+        self.kind = DepthKind.METRIC
+        self.ratio_maximum_mm = network.max_depth_mm if isinstance(network, RatioNetwork) else None
+        self.provenance: Mapping[str, str | float | None] = {"type": "network", "name": network.architecture}
+
+    def predict(self, name: str, frame: Frame) -> DepthMap:  # noqa: ARG002 -- the protocol's signature
+        """Depth of the frame at its own size."""
+        width, height = self._size or frame.size
+        spec = Preprocessing(
+            height=height, width=width, multiple=self._network.multiple, layout="nchw-float32", resize="stretch"
+        )
+        source = network_input(frame.image, spec=spec)
+        with torch.inference_mode():
+            image = torch.from_numpy(source.array).to(next(self._network.parameters()).device)
+            if self._conversion == "reproduce" and isinstance(self._network, RatioNetwork):
+                depth = from_ratio(self._network(image), self._network.max_depth_mm, reproduce=True)
+            else:
+                depth = self._network.depth(image)
+        values = restore(np.ascontiguousarray(depth[0, 0].float().cpu().numpy()), source)
+        return DepthMap(values=values.astype(np.float32), kind=self.kind, valid=np.ones(values.shape, np.bool_))
+
+
+def train(job: Job) -> Trained:
+    """Train by the job's recipe in the job's folder, going on where an earlier attempt stopped.
+
+    Raises:
+        EndoluxError: as the engine.
+    """
+    from endolux.train.checkpoints import load_network
+    from endolux.train.engine import fit
+
+    recipe = load_recipe(job.recipe, job.overrides)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+        cv2.setNumThreads(job.threads)
+    folder = job.folder / "run"
+    fit(None, recipe, None, folder, resume=True)
+    network, state = load_network(folder)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trained(
+        predictor=NetworkPredictor(network, name=job.name, size=recipe.data.size, conversion=job.conversion),
+        recipe_sha256=recipe_sha256(recipe),
+        steps=state.step,
+        images=state.step * recipe.batch * recipe.accumulate,
+    )
