@@ -10,7 +10,7 @@ import pytest
 from fakes import data
 
 from endolux.errors import InputError, UsageError
-from endolux.reproduce.grid import Grid
+from endolux.reproduce.grid import Grid, load_grid
 from endolux.reproduce.plan import claim_output, plan_jobs, read_job, write_job
 
 
@@ -49,6 +49,25 @@ def test_recipes_load_with_the_overrides(grid: Grid, tmp_path: Path):
     taught = plan(grid, tmp_path, "full")[2]
     response = load_recipe(taught.recipe, taught.overrides).distillation.response
     assert (response.epsilon, response.maximum) == (0.25, "batch")
+
+
+def test_each_encoder_has_weights_of_its_own(tmp_path: Path):
+    leve = load_grid("leve")
+    jobs = plan_jobs(
+        leve.rows_of("full"),
+        leve.scale("full"),
+        seeds=(0,),
+        data=data(tmp_path),
+        output=tmp_path / "out",
+        teacher="repdepth-colon",
+        imagenet=tmp_path / "ddrnet.pth",
+        imagenet_mobilenetv3=tmp_path / "mobile.pth",
+    )
+    given = {job.row: [text for text in job.overrides if text.startswith("model.imagenet=")] for job in jobs}
+    assert given["mobilenetv3"] == [f'model.imagenet="{tmp_path / "mobile.pth"}"']
+    assert all(
+        files == [f'model.imagenet="{tmp_path / "ddrnet.pth"}"'] for row, files in given.items() if row != "mobilenetv3"
+    )
 
 
 def test_the_key_moves_with_what_moves_figures_and_with_nothing_else(grid: Grid, tmp_path: Path):

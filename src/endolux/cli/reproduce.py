@@ -31,6 +31,7 @@ def reproduce(
     data: Annotated[list[str] | None, Parameter(name="--data", negative=())] = None,
     teacher: str | None = None,
     imagenet: Path | None = None,
+    imagenet_mobilenetv3: Path | None = None,
     jobs: Jobs = None,
     rows: str | None = None,
     changes: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
@@ -51,7 +52,8 @@ def reproduce(
         minutes: no run is begun that would not end within this budget (desk: 60).
         data: folder or zip of the training set; further sets as ROLE=PATH (kitti=PATH, endoslam=PATH).
         teacher: another teacher of the distilled rows: a bundle, a run folder or a foundation model.
-        imagenet: ImageNet weights of the encoder.
+        imagenet: ImageNet weights of the DDRNet-23-slim encoder.
+        imagenet_mobilenetv3: ImageNet weights of the MobileNetV3-Small encoder, for the row that has it.
         jobs: runs at a time.
         rows: only these, such as 3x3+3x3,ts-25.
         changes: KEY.PATH=VALUE on top of every recipe; the figures are then those of another experiment.
@@ -69,6 +71,7 @@ def reproduce(
         data=tuple(data or ()),
         teacher=teacher,
         imagenet=imagenet,
+        imagenet_mobilenetv3=imagenet_mobilenetv3,
         jobs=jobs,
         rows=tuple(word.strip() for word in rows.split(",")) if rows else (),
         changes=tuple(changes or ()),

@@ -42,7 +42,8 @@ class Options:
         minutes: budget, None for the scale's.
         data: ``PATH`` and ``ROLE=PATH``.
         teacher: None for the scale's.
-        imagenet: published weights of the encoder.
+        imagenet: published weights of the DDRNet-23-slim encoder.
+        imagenet_mobilenetv3: those of MobileNetV3-Small, which the row with that encoder needs for a fair comparison.
         jobs: runs at a time; None for one a core where a run has one thread, else one.
         rows: names of rows, none for all of the scale.
         changes: ``key.path=value`` on top of every recipe; the figures are then those of another experiment.
@@ -54,6 +55,7 @@ class Options:
     data: tuple[str, ...] = ()
     teacher: str | None = None
     imagenet: Path | None = None
+    imagenet_mobilenetv3: Path | None = None
     jobs: int | None = None
     rows: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
@@ -96,13 +98,14 @@ def reproduce(
     rows = choose_rows(grid, options.scale, options.rows)
     paths = parse_paths(options.data, grid, scale)
     teacher = options.teacher or scale.teacher
-    if options.imagenet is not None and not options.imagenet.is_file():
-        raise InputError(
-            f"No file '{printable(options.imagenet)}'",
-            why="The encoder was to start from it.",
-            fix="Check the path given to --imagenet.",
-            error_id="input.missing",
-        )
+    for name, path in _encoders(options).items():
+        if not path.is_file():
+            raise InputError(
+                f"No file '{printable(path)}'",
+                why="The encoder was to start from it.",
+                fix=f"Check the path given to --{name.replace('_', '-')}.",
+                error_id="input.missing",
+            )
     cores = _cores()
     slots = options.jobs or (cores if scale.threads == 1 else 1)
     published = None if scale.phantom is not None else open_published(grid, scale, paths, say=say)
@@ -113,7 +116,8 @@ def reproduce(
             "scale": options.scale,
             "teacher": teacher,
             "changes": list(options.changes),
-            "imagenet": None if options.imagenet is None else options.imagenet.name,
+            "imagenet": None,
+            **{name: path.name for name, path in _encoders(options).items()},
             "data": scale.phantom.model_dump(mode="json") if scale.phantom is not None else _sha256(published),
         },
     )
@@ -125,7 +129,7 @@ def reproduce(
         data=data,
         output=output.resolve(),
         teacher=teacher,
-        imagenet=None if options.imagenet is None else options.imagenet.resolve(),
+        **{name: path.resolve() for name, path in _encoders(options).items()},
         changes=options.changes,
     )
     costs = _time(rows, scale, output, say=say, time_networks=time_networks)
@@ -210,6 +214,12 @@ def _seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 
 def _sha256(data: Data | None) -> str | None:
     return None if data is None else data.sha256
+
+
+def _encoders(options: Options) -> dict[str, Path]:
+    """Files with ImageNet weights that the user named, by the name of the option."""
+    named = {"imagenet": options.imagenet, "imagenet_mobilenetv3": options.imagenet_mobilenetv3}
+    return {name: path for name, path in named.items() if path is not None}
 
 
 def _cores() -> int:

@@ -102,6 +102,7 @@ def plan_jobs(
     output: Path,
     teacher: str,
     imagenet: Path | None = None,
+    imagenet_mobilenetv3: Path | None = None,
     changes: Sequence[str] = (),
 ) -> tuple[Job, ...]:
     """All runs, in the order in which they are made: every row with the first seed, then with the next.
@@ -115,7 +116,8 @@ def plan_jobs(
         data: what they are trained and tested on.
         output: folder of the reproduction.
         teacher: of the distilled rows.
-        imagenet: weights of the encoder.
+        imagenet: weights of the DDRNet-23-slim encoder.
+        imagenet_mobilenetv3: weights of the MobileNetV3-Small encoder.
         changes: ``key.path=value`` on top of every recipe.
     """
     jobs = []
@@ -124,14 +126,15 @@ def plan_jobs(
             free = [f"data.sources={json.dumps(list(data.sources))}"]
             if row.epsilon is not None:
                 free.append(f"teacher.cache={json.dumps(str(output / 'teacher'))}")
-            if imagenet is not None and "mobilenet" not in row.architecture:
-                free.append(f"model.imagenet={json.dumps(str(imagenet))}")
+            encoder = imagenet_mobilenetv3 if "mobilenet" in row.architecture else imagenet
+            if encoder is not None:
+                free.append(f"model.imagenet={json.dumps(str(encoder))}")
             fixed = (*_overrides(row, scale, seed, teacher), *changes)
             identity = {
                 "row": dataclasses.asdict(_Identity(row.name, row.recipe, row.architecture)),
                 "overrides": list(fixed),
                 "data": data.sha256,
-                "imagenet": imagenet.name if imagenet else None,
+                "imagenet": encoder.name if encoder else None,
                 "conversion": scale.conversion,
                 "tests": [[test.role, test.reader, test.protocol] for test in data.tests],
             }
