@@ -17,6 +17,7 @@ from endolux.train.recipe import (
     LeveAugmentation,
     LeveLoss,
     LogDepthLoss,
+    StepSchedule,
     load_recipe,
     recipe_from,
     recipe_names,
@@ -126,6 +127,60 @@ def test_overrides() -> None:
     assert (same.data.augmentation.flip, same.data.augmentation.swap) == (0.0, 0.5)
     runs = load_recipe("leve", ["evaluation.protocols=[{name: c3vd, data: a}]", "evaluation.protocols.0.limit=3"])
     assert runs.evaluation.protocols[0].limit == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["data.augmentation.kind=endoscope", "data.augmentation.zoom=1.3"],
+        ["data.augmentation.zoom=1.3", "data.augmentation.kind=endoscope"],
+        # What only the old kind knows goes with it.
+        ["data.augmentation.swap=0", "data.augmentation.zoom=1.3", "data.augmentation.kind=endoscope"],
+        ["data.augmentation.kind=none", "data.augmentation.kind=endoscope", "data.augmentation.zoom=1.3"],
+        ["data.augmentation={kind: leve, flip: 0.1}", "data.augmentation.zoom=1.3", "data.augmentation.kind=endoscope"],
+        ["data.augmentation={kind: endoscope, zoom: 1.3}"],
+    ],
+)
+def test_another_kind_begins_with_its_defaults(changes: list[str], tmp_path: Path) -> None:
+    expected = EndoscopeAugmentation(zoom=1.3)
+    assert load_recipe("leve", changes).data.augmentation == expected
+    # A recipe with every key of the old kind written out, flip among them, which both kinds know.
+    (tmp_path / "whole.yaml").write_text(load_recipe("leve", ["data.augmentation.flip=0.9"]).text())
+    assert load_recipe(tmp_path / "whole.yaml", changes).data.augmentation == expected
+
+
+def test_changes_before_a_change_of_the_section_are_gone() -> None:
+    changes = ["data.augmentation.flip=0.9", "data.augmentation={kind: none}", "data.augmentation.kind=endoscope"]
+    assert load_recipe("leve", changes).data.augmentation == EndoscopeAugmentation()
+
+
+def test_every_section_with_kinds_can_change_it() -> None:
+    changes = ["schedule.kind=step", "schedule.every=3", "loss.kind=log-depth", "loss.silog=2"]
+    recipe = load_recipe("leve", changes)
+    assert (recipe.schedule, recipe.loss) == (StepSchedule(every=3), LogDepthLoss(silog=2))
+    assert load_recipe("leve", [*changes[1::2], *changes[::2]]) == recipe
+
+
+def test_a_kind_that_has_no_keys_of_its_own_leaves_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "base: leve-distilled\nname: a\ndistillation: {relation: {kind: distance, weight: 0.5}}\n"
+    )
+    (tmp_path / "b.yaml").write_text(f"base: {tmp_path / 'a.yaml'}\ndistillation: {{relation: {{kind: affinity}}}}\n")
+    changed = load_recipe(tmp_path / "a.yaml", ["distillation.relation.kind=affinity"])
+    for recipe in (changed, load_recipe(tmp_path / "b.yaml")):
+        assert recipe.distillation is not None
+        assert (recipe.distillation.relation.kind, recipe.distillation.relation.weight) == ("affinity", 0.5)
+
+
+def test_no_key_is_advised_that_was_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: leve\ndata: {augmentation: {kind: endoscope, swap: 0.5}}\n")
+    change = ["data.augmentation.kind=endoscope", "data.augmentation.swap=0"]
+    for name, changes in ((tmp_path / "a.yaml", []), ("leve", change)):
+        with pytest.raises(UsageError) as caught:
+            load_recipe(name, changes)
+        assert caught.value.error_id == "recipe.key"
+        assert "'data.augmentation.swap'" in caught.value.what
+        assert caught.value.fix == "Leave it out, or set data.augmentation.kind=leve, which has it."
 
 
 def test_a_file_on_top_of_a_recipe(tmp_path: Path) -> None:

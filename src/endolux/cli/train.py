@@ -105,14 +105,14 @@ def resolve(name: str, changes: list[str], sources: list[str], run: Path | None)
     Raises:
         UsageError: unknown or unsuitable recipe or keys.
     """
-    from endolux.train.recipe import load_recipe, recipe_from, recipe_names
+    from endolux.train.recipe import Recipe, load_recipe, recipe_from, recipe_names
     from endolux.train.recipe_text import apply_overrides
 
     recorded = run / "recipe.yaml" if run is not None else None
     if recorded is not None and recorded.is_file():
         before = load_recipe(recorded)
         if name in recipe_names() and before.name == name:
-            recipe = recipe_from(apply_overrides(before.document(), changes), source=name)
+            recipe = recipe_from(apply_overrides(before.document(), changes, Recipe), source=name)
         else:
             recipe = load_recipe(name, changes)
         sources = sources or list(before.data.sources)

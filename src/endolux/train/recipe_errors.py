@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ValidationError
 
 from endolux.errors import UsageError
+from endolux.train.recipe_keys import all_keys, keys_of, kinds_of, steps
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -30,12 +30,11 @@ def invalid(error: ValidationError, schema: type[BaseModel], source: str) -> Usa
     more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
     if unknown:
         *section, key = (str(part) for part in first["loc"])
-        known = _keys(schema, section)
-        near = nearest(key, known) or _elsewhere(key, schema)
+        known = keys_of(schema, section)
         return UsageError(
             f"{source}: there is no key '{_path(schema, (*section, key))}'{more}",
             why=f"Known here: {', '.join(known)}.",
-            fix=f"Did you mean '{near}'?" if near else "See 'endolux config show NAME' for the keys.",
+            fix=_advice(schema, section, key),
             error_id="recipe.key",
         )
     value = first.get("input")
@@ -50,58 +49,25 @@ def invalid(error: ValidationError, schema: type[BaseModel], source: str) -> Usa
     )
 
 
-def _models(annotation: object) -> list[type[BaseModel]]:
-    """The sections that an annotation allows."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in typing.get_args(annotation) for model in _models(inner)]
+def _path(schema: type[BaseModel], path: Sequence[str]) -> str:
+    return ".".join(steps(schema, path)[0])
 
 
-def _steps(schema: type[BaseModel], path: typing.Sequence[str]) -> tuple[list[str], list[type[BaseModel]]]:
-    """The keys of a pydantic location without its union tags, and the sections it ends in."""
-    keys: list[str] = []
-    here = [schema]
-    for part in path:
-        fields = [model.model_fields[part] for model in here if part in model.model_fields]
-        if fields:
-            keys.append(part)
-            inner = [model for field in fields for model in _models(field.annotation)]
-            here = inner
-        elif part.isdigit():
-            keys.append(part)
-        else:
-            tagged = [model for model in here if _tag(model) == part]
-            if tagged:
-                here = tagged
-            else:
-                keys.append(part)
-    return keys, here
-
-
-def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return None if field is None else str(field.default)
-
-
-def _path(schema: type[BaseModel], path: typing.Sequence[str]) -> str:
-    return ".".join(_steps(schema, path)[0])
-
-
-def _keys(schema: type[BaseModel], section: typing.Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(key for model in _steps(schema, section)[1] for key in model.model_fields))
+def _advice(schema: type[BaseModel], section: Sequence[str], key: str) -> str:
+    """What to do about an unknown key; never to write the same again."""
+    near = nearest(key, keys_of(schema, section))
+    if near is not None:
+        return f"Did you mean '{near}'?"
+    keys = steps(schema, section)[0]
+    kinds = [kind for kind, known in kinds_of(schema, keys).items() if key in known]
+    if kinds:
+        return f"Leave it out, or set {'.'.join(keys)}.kind={kinds[0]}, which has it."
+    elsewhere = _elsewhere(key, schema)
+    return f"Did you mean '{elsewhere}'?" if elsewhere else "See 'endolux config show NAME' for the keys."
 
 
 def _elsewhere(key: str, schema: type[BaseModel]) -> str | None:
     """The full path of the key most like ``key`` in any section."""
-    paths = {path.rpartition(".")[2]: path for path in reversed(_all_keys(schema))}
+    paths = {path.rpartition(".")[2]: path for path in reversed(all_keys(schema))}
     near = nearest(key, paths)
     return None if near is None else paths[near]
-
-
-def _all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for name, field in schema.model_fields.items():
-        found.append(prefix + name)
-        for model in _models(field.annotation):
-            found += _all_keys(model, f"{prefix}{name}.")
-    return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
 import yaml
+from pydantic import BaseModel
 from typing_extensions import override
 
 from endolux.errors import UsageError
+from endolux.train.recipe_keys import kinds_of
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,8 +52,18 @@ def parse_yaml(text: str, source: str) -> dict[str, object]:
     return {str(key): value for key, value in document.items()}
 
 
-def apply_overrides(document: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
+def apply_overrides(
+    document: Mapping[str, object], overrides: Sequence[str], schema: type[BaseModel] | None = None
+) -> dict[str, object]:
     """The values with ``key.path=value`` changes, in order. Numbers in a path are places in a list.
+
+    A section whose ``kind`` changes begins anew with that kind's defaults. With a schema, changes of it that stand
+    before the change of the kind are made as well, without those that only the old kind knows.
+
+    Args:
+        document: the values.
+        overrides: the changes.
+        schema: of the document; without one, every section with a ``kind`` begins anew.
 
     Raises:
         UsageError: ``recipe.override`` for something that is no ``key=value`` or leads through a plain value.
@@ -60,22 +73,58 @@ def apply_overrides(document: Mapping[str, object], overrides: Sequence[str]) ->
         {'data': {'size': [320, 256]}, 'seed': 3}
     """
     result = dict(document)
-    for text in overrides:
-        path, equals, value = text.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise UsageError(
-                f"'{text}' is no override",
-                why="An override is KEY.PATH=VALUE.",
-                fix="Write it like optimiser.lr=1e-4.",
-                error_id="recipe.override",
-            )
-        try:
-            parsed = yaml.load(value, _Loader)  # noqa: S506 -- a SafeLoader
-        except (yaml.YAMLError, ValueError):
-            parsed = value
-        changed = _nested(keys, parsed, result, text)
-        result = _one_length(changed, keys[0], parsed) if isinstance(changed, dict) else result
+    for change in _kinds_first([_change(text) for text in overrides], schema):
+        changed = _nested(change, 0, result, schema)
+        result = _one_length(changed, change.keys[0], change.value) if isinstance(changed, dict) else result
+    return result
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Change:
+    """An override that was read."""
+
+    text: str
+    keys: tuple[str, ...]
+    value: object
+
+
+def _change(text: str) -> _Change:
+    path, equals, value = text.partition("=")
+    keys = tuple(path.strip().split("."))
+    if not equals or not all(keys):
+        raise UsageError(
+            f"'{text}' is no override",
+            why="An override is KEY.PATH=VALUE.",
+            fix="Write it like optimiser.lr=1e-4.",
+            error_id="recipe.override",
+        )
+    try:
+        return _Change(text, keys, yaml.load(value, _Loader))  # noqa: S506 -- a SafeLoader
+    except (yaml.YAMLError, ValueError):
+        return _Change(text, keys, value)
+
+
+def _kinds_first(changes: Sequence[_Change], schema: type[BaseModel] | None) -> list[_Change]:
+    """The changes of a section after that of its kind, so that they outlast it."""
+    result: list[_Change] = []
+    for change in changes:
+        section, depth = change.keys[:-1], len(change.keys) - 1
+        kinds = {} if schema is None or change.keys[-1] != "kind" else kinds_of(schema, section)
+        new = kinds.get(str(change.value))
+        if new is None:
+            result.append(change)
+            continue
+        others = frozenset[str]().union(*kinds.values()) - new
+        # What stands before a change of the section as a whole is gone anyway.
+        whole = [number for number, other in enumerate(result) if other.keys == section[: len(other.keys)]]
+        first = whole[-1] + 1 if whole else 0
+        inside = [
+            other
+            for other in result[first:]
+            if other.keys[:depth] == section and len(other.keys) > depth and other.keys[depth] != "kind"
+        ]
+        result = [other for other in result if not any(other is one for one in inside)]
+        result += [change, *(other for other in inside if other.keys[depth] not in others)]
     return result
 
 
@@ -85,32 +134,45 @@ def _one_length(document: dict[str, object], key: str, value: object) -> dict[st
     return {**document, other: None} if other is not None and value is not None else document
 
 
-def _nested(keys: Sequence[str], value: object, inside: object, text: str) -> object:
-    if not keys:
-        return value
-    key, rest = keys[0], keys[1:]
+def _nested(change: _Change, depth: int, inside: object, schema: type[BaseModel] | None) -> object:
+    """``inside``, which lies at the first ``depth`` keys of the path, with the change."""
+    if depth == len(change.keys):
+        return change.value
+    key, last = change.keys[depth], depth == len(change.keys) - 1
     if isinstance(inside, list | tuple) and key.isdigit() and int(key) <= len(inside):
         items = list(inside)
         old = items[int(key)] if int(key) < len(items) else None
-        items[int(key) : int(key) + 1] = [_nested(rest, value, old, text)]
+        items[int(key) : int(key) + 1] = [_nested(change, depth + 1, old, schema)]
         return items
     if not isinstance(inside, Mapping | None):
         raise UsageError(
-            f"'{text}' leads through a value that is no section",
+            f"'{change.text}' leads through a value that is no section",
             why=f"'{key}' is asked of {inside!r}.",
             fix="See 'endolux config show NAME' for the keys.",
             error_id="recipe.override",
         )
     section = dict(inside or {})
-    if key == "kind" and not rest and section.get("kind") not in (None, value):
+    decides = schema is None or bool(kinds_of(schema, change.keys[:depth]))
+    if key == "kind" and last and decides and section.get("kind") not in (None, change.value):
         # Another kind has other keys.
-        return {"kind": value}
-    section[key] = _nested(rest, value, section.get(key), text)
+        return {"kind": change.value}
+    section[key] = _nested(change, depth + 1, section.get(key), schema)
     return section
 
 
-def merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+def merge(
+    below: Mapping[str, object],
+    above: Mapping[str, object],
+    schema: type[BaseModel] | None = None,
+    path: tuple[str, ...] = (),
+) -> dict[str, object]:
     """``above`` over ``below``, section by section; a section of another ``kind`` replaces the old one.
+
+    Args:
+        below: values.
+        above: values that come before them.
+        schema: of the whole recipe; without one, every ``kind`` is taken for one that decides about the other keys.
+        path: where in the recipe the values lie.
 
     Example:
         >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
@@ -119,8 +181,12 @@ def merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str,
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        same = isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("kind") in (None, old.get("kind"))
-        result[key] = merge(old, value) if same else value  # type: ignore[arg-type]
+        here = (*path, key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same = value.get("kind") in (None, old.get("kind")) or (schema is not None and not kinds_of(schema, here))
+            result[key] = merge(old, value, schema, here) if same else value
+        else:
+            result[key] = value
         result = _one_length(result, key, value)
     return result
 
