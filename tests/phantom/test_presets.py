@@ -16,10 +16,10 @@ from hypothesis import strategies as some
 
 from endolux.errors import UsageError
 from endolux.geometry.cameras import project, rays
-from endolux.phantom import streams
+from endolux.phantom.deform import Deformation, Organ, displacement
 from endolux.phantom.instrument import CameraChoice, LightChoice, ScopeChoice, look_fields
 from endolux.phantom.lumen import Centreline
-from endolux.phantom.motion import Deformation, Motion, at_rest, deformed, displacement, path
+from endolux.phantom.motion import Motion, path
 from endolux.phantom.pose import look_along
 from endolux.phantom.presets import PRESETS, SPLITS, StreamSettings, settings_of
 from endolux.phantom.scene import ANATOMIES, Scene, build_scene
@@ -38,6 +38,13 @@ def test_presets_are_data_that_comes_back(name: str) -> None:
     assert set(settings.anatomies) <= set(ANATOMIES)
     text = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
     assert StreamSettings.model_validate_json(text) == settings
+
+
+def test_settings_that_older_runs_lack_are_written_down_only_where_they_differ() -> None:
+    assert not {"held", "smoke"} & set(settings_of("train").model_dump())
+    changed = settings_of("train", {"held": 0.0, "smoke": 1.0})
+    assert changed.model_dump(mode="json")["held"] == 0.0
+    assert StreamSettings.model_validate_json(changed.model_dump_json()) == changed
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -71,6 +78,9 @@ def test_clean_has_no_artefacts_and_repeats() -> None:
     assert scope.camera.model is CameraModel.PINHOLE
     for field in ("shot_noise", "read_noise", "jpeg_quality", "vignette", "defocus_px", "overlay_seed", "h264_crf"):
         assert not getattr(scope, field)
+    for name in ("clean", "endoslam-like"):
+        drawn = settings_of(name, TINY).instrument(np.random.default_rng(4))
+        assert (drawn.scatter_mm, drawn.saturation, drawn.white_balance) == (0.0, 1.0, (1.0, 1.0, 1.0))
     first, again = list(shots(settings)), list(shots(settings))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.frame.image, b.frame.image)
@@ -201,7 +211,7 @@ def test_paths_are_rigid_and_smooth(motion: Motion, fps: float) -> None:
             path(
                 np.random.default_rng(seed), scene, start, motion=motion, frames=frames, fps=fps, reach_mm=40.0,
                 clear=lambda _: True,
-            )
+            ).poses
         )  # fmt: skip
         assert poses.shape == (frames, 4, 4)
         turns = poses[:, :3, :3]
@@ -231,18 +241,19 @@ def test_the_same_motion_at_another_frame_rate_passes_the_same_places() -> None:
         made[fps] = path(
             np.random.default_rng(1), scene, np.eye(4), motion=Motion.PAN, frames=frames, fps=fps, reach_mm=40.0,
             clear=lambda _: True,
-        )  # fmt: skip
+        ).poses  # fmt: skip
     np.testing.assert_allclose(made[25.0][::5], made[5.0], atol=1e-12)
 
 
 def test_a_path_without_room_holds_still() -> None:
     start = look_along(straight(), at=50, offset_mm=(1, 2), forward=1, tilt=0.1, azimuth=0, roll=0)
     asked = []
-    poses = path(
+    way = path(
         np.random.default_rng(0), tube_scene(), start, motion=Motion.HOVER, frames=5, fps=5.0, reach_mm=40.0,
         clear=lambda poses: asked.append(poses) or False,
     )  # fmt: skip
-    np.testing.assert_allclose(poses, np.broadcast_to(start, (5, 4, 4)))
+    np.testing.assert_allclose(way.poses, np.broadcast_to(start, (5, 4, 4)))
+    assert way.record == {"kind": "hover", "damping": 0.0, "reach_mm": 40.0, "hand_mm": 0.0}
     reach = [np.abs(np.array(tried) - start).max() for tried in asked]
     assert reach == sorted(reach, reverse=True)
     assert len(reach) > 2
@@ -262,10 +273,10 @@ def test_flow_follows_the_vertices_of_a_moving_organ(
 ) -> None:
     changes = {**TINY, "anatomies": {"tube": 1.0}, "frames": 2, "motion": "hover", "fps": 4.0, "sequence_frames": 2}
     meshes = []
-    bend = streams.deformed
-    monkeypatch.setattr(streams, "deformed", lambda *given, **named: meshes.append(bend(*given, **named)) or meshes[-1])
+    bend = Organ.at
+    monkeypatch.setattr(Organ, "at", lambda organ, pts_s: meshes.append(bend(organ, pts_s)) or meshes[-1])
     first, second = sequence(settings_of("clean", {**changes, "deformation": deformation}), 0)
-    places = [mesh.mesh.vertices.astype(np.float64) for mesh in meshes]
+    places = [mesh.vertices.astype(np.float64) for mesh in meshes[:2]]
     assert np.linalg.norm(places[1] - places[0], axis=1).max() > 0.5
     local = [
         (place - shot.pose[:3, 3]) @ shot.pose[:3, :3] for place, shot in zip(places, (first, second), strict=True)
@@ -304,16 +315,17 @@ def _check_flow(made, *, least: float) -> None:
         assert close.mean() > least
 
 
-def test_displacement_can_be_undone_and_normals_turn_with_the_wall() -> None:
+@pytest.mark.parametrize("peristalsis", [0.0, 0.3])
+def test_an_organ_moves_by_its_displacement_and_normals_turn_with_the_wall(peristalsis: float) -> None:
     scene = build_scene("tube", np.random.default_rng(1))
-    deformation = Deformation(breathing_mm=4.0, peristalsis=0.3)
-    points = scene.mesh.vertices[::50].astype(np.float64)
-    moved = points + displacement(points, deformation, scene=scene, pts_s=1.3, phase=0.4)
-    assert np.abs(moved - points).max() > 2.0
-    again = at_rest(moved, deformation, scene=scene, pts_s=1.3, phase=0.4)
-    error = np.linalg.norm(again - points, axis=1)
-    assert np.percentile(error, 95) < 0.02
-    mesh = deformed(scene, deformation, pts_s=1.3, phase=0.4).mesh
+    deformation = Deformation(breathing_mm=4.0, peristalsis=peristalsis)
+    organ = Organ.of(scene, deformation, phase=0.4)
+    rest = scene.mesh.vertices.astype(np.float64)
+    for pts_s in (0.6, 1.3, 78.5):
+        moved = displacement(rest, deformation, scene=scene, pts_s=pts_s, phase=0.4)
+        assert np.abs(moved).max() > 0.1
+        np.testing.assert_allclose(organ.at(pts_s).vertices, rest + moved, atol=2e-5)
+    mesh = organ.at(1.3)
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     size = np.linalg.norm(flat, axis=1)

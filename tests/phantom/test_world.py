@@ -1,6 +1,5 @@
 """Streams of single views."""
 
-
 import numpy as np
 import pytest
 

@@ -1,6 +1,7 @@
 """What lies on disk: the same bytes again, whole frames only whenever a run stops, and nobody else's files touched."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -19,12 +20,16 @@ pytest.importorskip("numba")
 from endolux import datasets
 from endolux.datasets.base import Dataset
 from endolux.errors import DeviceError, EndoluxError, UsageError
+from endolux.geometry.cameras import camera_from_dict
 from endolux.phantom import write
+from endolux.phantom.deform import Deformation
 from endolux.phantom.layouts import get_layout, names
 from endolux.phantom.layouts.folder import FolderLayout
+from endolux.phantom.motion import Motion
 from endolux.phantom.presets import StreamSettings
 from endolux.phantom.streams import shots
-from endolux.phantom.write import layout_settings, write_clip, write_folder, write_layout, write_shards
+from endolux.phantom.world import open_scene
+from endolux.phantom.write import SCENES, layout_settings, write_clip, write_folder, write_layout, write_shards
 
 TUBE = StreamSettings(anatomies={"tube": 1.0}, frames=3, width=64, height=48, views_per_scene=2, seed=11)
 
@@ -140,6 +145,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from phantom_known import planes
 from endolux.phantom import write
+from endolux.phantom.deform import Deformation
+from endolux.phantom.motion import Motion
 from endolux.phantom.presets import StreamSettings
 
 def slowly(settings, number):
@@ -190,6 +197,36 @@ def test_folder_holds_the_stream_without_loss(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sample.labels["labels"], shot.truth.labels)
         np.testing.assert_array_equal(sample.pose, shot.pose)
         assert sample.frame.camera == shot.camera
+
+
+def test_every_parameter_is_recorded_and_repeats(tmp_path: Path) -> None:
+    moving = TUBE.model_copy(update={"motion": Motion.PAN, "sequence_frames": 2, "deformation": Deformation()})
+    for name, settings in (("still", TUBE), ("moving", moving)):
+        write_folder(settings, tmp_path / name)
+        write_folder(settings, tmp_path / f"{name}-again")
+        data = (tmp_path / name / SCENES).read_bytes()
+        assert data == (tmp_path / f"{name}-again" / SCENES).read_bytes()
+        manifest = json.loads((tmp_path / name / "manifest.json").read_bytes())
+        assert manifest["files"][SCENES] == hashlib.sha256(data).hexdigest()
+        lines = [json.loads(line) for line in data.splitlines()]
+        assert [line["sequence"] for line in lines] == [entry["name"] for entry in manifest["sequences"]]
+        made = list(shots(settings))
+        for number, line in enumerate(lines):
+            scene = open_scene(settings, line["scene"])
+            assert (line["anatomy"], line["parameters"]) == ("tube", scene.record)
+            own = [shot for shot in made if shot.sequence == number]
+            assert len(line["views"]) == len(own)
+            for view, shot in zip(line["views"], own, strict=True):
+                assert (view["index"], view["pts_s"]) == (shot.frame.index, shot.frame.pts_s)
+                np.testing.assert_array_equal(view["camera_to_world_mm"], shot.pose)
+                assert view["gain"] > 0
+                scope = view["scope"] if name == "still" else line["scope"]
+                assert camera_from_dict(scope["camera"]) == shot.camera
+                assert {"gamma", "lights", "exposure", "content"} <= set(scope)
+            if name == "moving":
+                assert line["motion"]["kind"] == "pan"
+                assert {"damping", "swing_deg", "swing_period_s"} <= set(line["motion"])
+                assert 0 <= line["phase"] <= 2 * np.pi
 
 
 def test_depth_codes_and_outputs_on_request(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError,
 from typing_extensions import override
 
 from endolux.errors import UsageError
+from endolux.phantom.deform import Deformation
 from endolux.phantom.instrument import ScopeChoice
-from endolux.phantom.motion import Deformation, Motion
+from endolux.phantom.motion import Motion
 from endolux.phantom.scene import ANATOMIES
 from endolux.phantom.scope import Scope
 from endolux.phantom.world import PhantomSettings
@@ -117,6 +118,7 @@ _NO_ARTEFACTS = dict.fromkeys(
     ),
     0,
 )  # fmt: skip
+_NEUTRAL_LOOK = {"scatter_mm": 0, "saturation": 1}
 _C3VD_CAMERA = {
     "width": 1350,
     "height": 1080,
@@ -137,11 +139,13 @@ PRESETS: dict[str, Preset] = {
         summary="every anatomy through one ideal pinhole camera with its light at the lens, without artefacts",
         settings={
             "even_light": 0.0,
+            "smoke": 0.0,
             "scope": {
                 "camera": {"models": {"pinhole": 1}, "field_of_view_deg": [80, 80], "centre": 0},
                 "lights": {"count": [1, 1], "spread_mm": 0, "beam": 0, "shadows": 0},
                 "look": {
                     **_NO_ARTEFACTS,
+                    **_NEUTRAL_LOOK,
                     "chroma_subsampling": 444,
                     "falloff": 2,
                     "gamma": 2.2,
@@ -159,6 +163,7 @@ PRESETS: dict[str, Preset] = {
         anatomies={"phantom-silicone": 1.0},
         settings={
             "even_light": 0.0,
+            "held": 0.0,
             "motion": "withdrawal",
             "scope": {
                 "camera": {"models": {"fisheye": 1}, "fixed": _C3VD_CAMERA},
@@ -189,11 +194,12 @@ PRESETS: dict[str, Preset] = {
             "width": 320,
             "height": 320,
             "even_light": 0.0,
+            "held": 0.0,
             "motion": "insertion",
             "scope": {
                 "camera": {"models": {"pinhole": 1}, "field_of_view_deg": [108, 114], "centre": 0.01},
                 "lights": {"count": [1, 1], "spread_mm": [0, 1], "beam": [0, 2], "shadows": 0},
-                "look": {**_NO_ARTEFACTS, "chroma_subsampling": 444, "falloff": 2},
+                "look": {**_NO_ARTEFACTS, **_NEUTRAL_LOOK, "chroma_subsampling": 444, "falloff": 2},
                 "content": "full",
                 "neutral": True,
             },

@@ -178,6 +178,18 @@ class Raster:
         self.faces: IntArray = np.ascontiguousarray(faces[order])
         self._spheres: FloatArray = _bounding_spheres(self._vertices, self.faces, self._first)
 
+    def moved(self, vertices: FloatArray) -> Raster:
+        """The same faces in the same order, with other places of their corners.
+
+        Args:
+            vertices: V x 3 mm; the less they have moved, the better faces stay grouped by place.
+        """
+        other = object.__new__(Raster)
+        other._vertices = np.ascontiguousarray(vertices, np.float32)
+        other._first, other.faces = self._first, self.faces
+        other._spheres = _bounding_spheres(other._vertices, other.faces, other._first)
+        return other
+
     def cast(
         self,
         grid: RayGrid,

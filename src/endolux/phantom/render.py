@@ -69,6 +69,7 @@ class Surface:
         radiance: H x W x 3 linear light.
         facing: share of the pixels that see a surface from its proper side.
         specular: H x W bool, where mirror reflection outshines the tissue.
+        hit: faces of the scene and places on them, row by row; none where nothing is or something is held.
     """
 
     depth_mm: FloatArray
@@ -77,6 +78,14 @@ class Surface:
     radiance: FloatArray
     facing: float
     specular: MaskArray | None = None
+    hit: Seen | None = None
+
+    @property
+    def held(self) -> MaskArray:
+        """H x W bool, where something moves with the camera because the scope holds it."""
+        if self.hit is None:
+            return np.zeros(self.depth_mm.shape, bool)
+        return np.asarray((self.hit.face.reshape(self.depth_mm.shape) < 0) & (self.depth_mm > 0))
 
 
 class Renderer:
@@ -120,14 +129,19 @@ class Renderer:
         """A renderer of the same scene with another shape of its mesh; textures are not laid out again.
 
         Args:
-            mesh: with the same tissues as the scene's.
+            mesh: the scene's with other vertices and normals.
         """
         other = object.__new__(Renderer)
         other.scene = dataclasses.replace(self.scene, mesh=mesh)
-        other._raster = Raster(mesh)
-        other._skin = Skin.of(mesh)
+        other._raster = self._raster.moved(mesh.vertices)
+        other._skin = self._skin.turned(mesh.normals)
         other._atlas = self._atlas
         return other
+
+    @property
+    def faces(self) -> npt.NDArray[np.int32]:
+        """F x 3 vertex indices in the order in which ``Surface.hit`` counts."""
+        return self._raster.faces
 
     def stereo(
         self, scope: Scope, pose: Pose, *, baseline_mm: float, held: Mesh | None = None
@@ -247,6 +261,7 @@ class Renderer:
             radiance=radiance,
             facing=float(into.facing.mean()),
             specular=specular,
+            hit=seen[0],
         )
 
     def _find(self, into: Points, skin: Skin, raster: Raster, hits: Seen, camera: Camera, pose: Pose) -> None:
@@ -321,7 +336,7 @@ def flow(
 
     Returns:
         H x W x 2 float32 (columns, rows) in pixels; NaN where nothing is seen or the point falls behind the camera.
-        Points may be hidden in the next frame.
+        Points may be hidden in the next frame. What the scope holds stays where it is in camera axes.
 
     Example:
         >>> camera = Camera(width=3, height=1, fx=10.0, fy=10.0, cx=1.0, cy=0.0)
@@ -338,7 +353,13 @@ def flow(
     there = np.linalg.inv(next_pose)
     if moved_mm is None:
         moved_mm = np.zeros((1, 1, 3), np.float32)
-    return _flow(surface.depth_mm, u, v, there @ pose, np.ascontiguousarray(there[:3, :3]), moved_mm, kind, numbers)
+    turn = np.ascontiguousarray(there[:3, :3])
+    result = _flow(surface.depth_mm, u, v, there @ pose, turn, moved_mm, kind, numbers)
+    held = surface.held
+    if held.any():
+        none = np.zeros((1, 1, 3), np.float32)
+        result[held] = _flow(surface.depth_mm, u, v, np.eye(4), turn, none, kind, numbers)[held]
+    return result
 
 
 @compiled

@@ -105,6 +105,12 @@ class Skin:
         )
         return cls(values, np.stack([mesh.label, mesh.tissue], axis=1).astype(np.uint8))
 
+    def turned(self, normals: FloatArray) -> Skin:
+        """The same skin with other normals, V x 3."""
+        values = self.values.copy()
+        values[:, :3] = normals
+        return Skin(values, self.codes)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Points:

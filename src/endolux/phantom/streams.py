@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from endolux.geometry.cameras import rays
-from endolux.phantom.motion import Deformation, Motion, at_rest, deformed, displacement, draw_motion, path
+from endolux.phantom.deform import Organ, between
+from endolux.phantom.mesh import Mesh
+from endolux.phantom.motion import Motion, draw_motion, path
 from endolux.phantom.pose import Pose
 from endolux.phantom.presets import StreamSettings, settings_of
 from endolux.phantom.render import PhantomFrame, Renderer, Surface, flow
 from endolux.phantom.scene import Scene
 from endolux.phantom.scope import Scope
 from endolux.phantom.sensor import AutoExposure, expose
-from endolux.phantom.world import open_scene, scene_generator, usable_view
+from endolux.phantom.smoke import Smoke
+from endolux.phantom.world import SMOKE_DENSITY, open_scene, scene_generator, supersampled, usable_view
 from endolux.types import Camera, DepthMap, FloatArray, Frame
 
 FlowArray = npt.NDArray[np.float32]
 """H x W x 2: columns and rows to the same surface point in the next frame; NaN where that is not known."""
 
-_STREAM_PATH, _STREAM_FRAMES = 1_000_000, 2_000_000
+_STREAM_PATH, _STREAM_FRAMES, _STREAM_SMOKE = 1_000_000, 2_000_000, 3_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ class Shot:
         right: the second lens, None without one.
         baseline_mm: distance of the lenses, 0 without a second one.
         flow: to the next frame of the sequence; None for stills and for the last frame.
+        scene: the sampled parameters of the sequence as JSON values: anatomy, and for a shot in motion its
+            instrument, path, smoke and phase of deformation.
+        view: those of this frame: pose and exposure, and for a still its instrument.
     """
 
     truth: PhantomFrame
@@ -45,6 +49,8 @@ class Shot:
     right: PhantomFrame | None = None
     baseline_mm: float = 0.0
     flow: FlowArray | None = None
+    scene: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    view: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
     def frame(self) -> Frame:
@@ -107,26 +113,30 @@ def sequence(settings: StreamSettings, number: int) -> Iterator[Shot]:
 
 def _stills(settings: StreamSettings, number: int, scene: Scene) -> Iterator[Shot]:
     renderer = Renderer(scene)
+    about = _about(scene)
     for view in range(settings.length(number)):
         own = scene_generator(settings.seed, settings.scene(number), 1 + view)
-        scope, pose, surface = usable_view(own, renderer, settings)
+        scope, pose, surface, held = usable_view(own, renderer, settings)
         index = number * settings.per_sequence + view
         if settings.supersample > 1:
-            surface = _supersampled(renderer, scope, pose, surface, settings.supersample)
-        truth = renderer.frame(scope, pose, own, index=index, surface=surface)
+            surface = supersampled(renderer, scope, pose, surface, settings.supersample, held=held)
+        gain = expose(surface.radiance, scope)
+        truth = renderer.frame(scope, pose, own, index=index, gain=gain, surface=surface)
         right = None
         if settings.baseline_mm is not None:
-            gain = expose(surface.radiance, scope)
-            right = _right_of(settings, renderer, scope, pose, own, index=index, pts_s=None, gain=gain)
-        yield Shot(truth, number, view, right, settings.baseline_mm or 0.0)
+            seen = _right_of(settings, renderer, scope, pose, held)
+            right = renderer.frame(seen.scope, seen.pose, own, index=index, gain=gain, surface=seen.surface)
+        drawn = {"scope": scope.record(), "held": held is not None} | _moment(pose, gain)
+        yield Shot(truth, number, view, right, settings.baseline_mm or 0.0, scene=about, view=drawn)
 
 
 def _moving(settings: StreamSettings, number: int, scene: Scene) -> Iterator[Shot]:
     frames, scene_number = settings.length(number), settings.scene(number)
     own = scene_generator(settings.seed, scene_number, _STREAM_PATH)
     renderer = Renderer(scene)
-    scope, start, first = usable_view(own, renderer, settings)
-    reach = float(np.median(first.depth_mm[first.depth_mm > 0])) if (first.depth_mm > 0).any() else 50.0
+    scope, start, first, held = usable_view(own, renderer, settings)
+    ahead = first.depth_mm[(first.depth_mm > 0) & ~first.held]
+    reach = float(np.median(ahead)) if ahead.size else 50.0
 
     def clear(poses: list[Pose]) -> bool:
         chosen = {round(k * (len(poses) - 1) / 8) for k in range(9)}
@@ -134,46 +144,76 @@ def _moving(settings: StreamSettings, number: int, scene: Scene) -> Iterator[Sho
 
     kind = draw_motion(own, settings.motion)
     # One pose more than frames: the last frame is in motion too.
-    poses = path(own, scene, start, motion=kind, frames=frames + 1, fps=settings.fps, reach_mm=reach, clear=clear)
+    way = path(own, scene, start, motion=kind, frames=frames + 1, fps=settings.fps, reach_mm=reach, clear=clear)
     phase = float(own.uniform(0, 2 * np.pi))
+    organ = None if settings.deformation is None else Organ.of(scene, settings.deformation, phase=phase)
+    smoke = _smoke(settings, scene_number, scene)
+    about = _about(scene) | {
+        "scope": scope.record(),
+        "held": held is not None,
+        "motion": way.record,
+        "phase": None if organ is None else phase,
+        "smoke": None if smoke is None else smoke.record(),
+    }
     exposure = AutoExposure(lag_s=scope.exposure_lag_s)
     step_s = 1.0 / settings.fps
-    still = renderer
+    shapes = None if organ is None else (organ.at(0.0), organ.at(step_s))
     for position in range(frames):
-        pose, pts_s = poses[position], position * step_s
-        if settings.deformation is not None:
-            renderer = still.deformed(deformed(scene, settings.deformation, pts_s=pts_s, phase=phase).mesh)
-        surface = renderer.surface(scope, pose)
-        moved = None
-        if settings.deformation is not None:
-            seconds = (pts_s, pts_s + step_s)
-            moved = _moved(scene, settings.deformation, surface, scope.camera, pose, seconds, phase)
-        onward = flow(surface, pose, poses[position + 1], scope.camera, moved_mm=moved)
+        pose, pts_s = way.poses[position], position * step_s
+        if shapes is not None:
+            renderer = renderer.deformed(shapes[0])
+        surface = renderer.surface(scope, pose, held=held)
+        moved = None if shapes is None else _moved(renderer, surface, shapes)
+        onward = flow(surface, pose, way.poses[position + 1], scope.camera, moved_mm=moved)
         if settings.supersample > 1:
-            surface = _supersampled(renderer, scope, pose, surface, settings.supersample)
+            surface = supersampled(renderer, scope, pose, surface, settings.supersample, held=held)
+        surface = _veiled(surface, smoke, pts_s)
         gain = exposure.follow(expose(surface.radiance, scope), step_s=step_s)
         index = number * settings.per_sequence + position
         noise = scene_generator(settings.seed, scene_number, _STREAM_FRAMES + position)
         truth = renderer.frame(scope, pose, noise, index=index, pts_s=pts_s, gain=gain, surface=surface, motion=onward)
         right = None
         if settings.baseline_mm is not None:
-            right = _right_of(settings, renderer, scope, pose, noise, index=index, pts_s=pts_s, gain=gain)
+            seen = _right_of(settings, renderer, scope, pose, held)
+            veiled = _veiled(seen.surface, smoke, pts_s)
+            right = renderer.frame(seen.scope, seen.pose, noise, index=index, pts_s=pts_s, gain=gain, surface=veiled)
         onward[~truth.depth.valid] = np.nan
         last = position + 1 == frames
-        yield Shot(truth, number, position, right, settings.baseline_mm or 0.0, None if last else onward)
+        drawn = _moment(pose, gain) | ({} if smoke is None else {"smoke_density": smoke.density_at(pts_s)})
+        yield Shot(truth, number, position, right, settings.baseline_mm or 0.0, None if last else onward, about, drawn)
+        if organ is not None and shapes is not None:
+            shapes = (shapes[1], organ.at((position + 2) * step_s))
 
 
-def _right_of(
-    settings: StreamSettings,
-    renderer: Renderer,
-    scope: Scope,
-    pose: Pose,
-    rng: np.random.Generator,
-    *,
-    index: int,
-    pts_s: float | None,
-    gain: float,
-) -> PhantomFrame:
+def _about(scene: Scene) -> dict[str, object]:
+    return {"anatomy": scene.anatomy, "parameters": dict(scene.record)}
+
+
+def _moment(pose: Pose, gain: float) -> dict[str, object]:
+    return {"camera_to_world_mm": pose.tolist(), "gain": float(gain)}
+
+
+def _smoke(settings: StreamSettings, scene_number: int, scene: Scene) -> Smoke | None:
+    """The smoke of a sequence, which only scenes seen from outside have, like single views."""
+    rng = scene_generator(settings.seed, scene_number, _STREAM_SMOKE)
+    wanted = rng.random() < settings.smoke
+    return Smoke.draw(rng, SMOKE_DENSITY) if wanted and scene.outlook is not None else None
+
+
+def _veiled(surface: Surface, smoke: Smoke | None, pts_s: float) -> Surface:
+    if smoke is None:
+        return surface
+    return dataclasses.replace(surface, radiance=smoke.over(surface.radiance, surface.depth_mm, pts_s=pts_s))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    scope: Scope
+    pose: Pose
+    surface: Surface
+
+
+def _right_of(settings: StreamSettings, renderer: Renderer, scope: Scope, pose: Pose, held: Mesh | None) -> _Seen:
     """The second lens of a rectified pair: the same camera ``baseline_mm`` to the right, lit by the same lights."""
     baseline = settings.baseline_mm or 0.0
     lights = tuple(
@@ -183,27 +223,22 @@ def _right_of(
     moved = pose.copy()
     moved[:3, 3] += baseline * pose[:3, 0]
     other = dataclasses.replace(scope, lights=lights)
-    surface = renderer.surface(other, moved)
+    if held is not None:
+        offset = np.array([baseline, 0.0, 0.0], np.float32)
+        held = dataclasses.replace(held, vertices=np.ascontiguousarray(held.vertices - offset, np.float32))
+    surface = renderer.surface(other, moved, held=held)
     if settings.supersample > 1:
-        surface = _supersampled(renderer, other, moved, surface, settings.supersample)
-    return renderer.frame(other, moved, rng, index=index, pts_s=pts_s, gain=gain, surface=surface)
+        surface = supersampled(renderer, other, moved, surface, settings.supersample, held=held)
+    return _Seen(other, moved, surface)
 
 
-def _moved(
-    scene: Scene,
-    deformation: Deformation,
-    surface: Surface,
-    camera: Camera,
-    pose: Pose,
-    seconds: tuple[float, float],
-    phase: float,
-) -> FloatArray:
-    """H x W x 3 mm by which the points that are seen move in the world between two times."""
-    directions = np.nan_to_num(rays(camera)).reshape(-1, 3).astype(np.float64)
-    world = directions * surface.depth_mm.reshape(-1, 1) @ pose[:3, :3].T + pose[:3, 3]
-    rest = at_rest(world, deformation, scene=scene, pts_s=seconds[0], phase=phase)
-    moved = displacement(rest, deformation, scene=scene, pts_s=seconds[1], phase=phase) + rest - world
-    return moved.astype(np.float32).reshape(*surface.depth_mm.shape, 3)
+def _moved(renderer: Renderer, surface: Surface, shapes: tuple[Mesh, Mesh]) -> FloatArray:
+    """H x W x 3 mm by which the points that are seen move in the world from the first shape to the second."""
+    hit = surface.hit
+    if hit is None:  # pragma: no cover - whatever was rendered has hits
+        raise RuntimeError("a surface without hits")
+    moved = between(shapes[0].vertices, shapes[1].vertices, renderer.faces, hit.face, hit.u, hit.v)
+    return moved.reshape(*surface.depth_mm.shape, 3)
 
 
 def _keeps_clear(renderer: Renderer, scope: Scope, pose: Pose) -> bool:
@@ -211,15 +246,3 @@ def _keeps_clear(renderer: Renderer, scope: Scope, pose: Pose) -> bool:
     surface = renderer.probe(scope, pose)
     seen = surface.depth_mm[surface.depth_mm > 0]
     return bool(seen.size and np.percentile(seen, 1) > 2.0 and surface.facing > 0.9)
-
-
-def _supersampled(renderer: Renderer, scope: Scope, pose: Pose, surface: Surface, factor: int) -> Surface:
-    camera = scope.camera
-    large = dataclasses.replace(
-        scope,
-        camera=camera.resize(camera.width * factor, camera.height * factor),
-        content=np.ones((camera.height * factor, camera.width * factor), bool),
-    )
-    fine = renderer.surface(large, pose).radiance
-    size = (camera.width, camera.height)
-    return dataclasses.replace(surface, radiance=cv2.resize(fine, size, interpolation=cv2.INTER_AREA))

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from endolux.phantom.mesh import Mesh
 from endolux.phantom.pose import Pose, sample_outside, sample_pose, sample_sight, withdrawal_path
 from endolux.phantom.render import PhantomFrame, Renderer, Surface
 from endolux.phantom.scene import Scene, build_scene
@@ -37,8 +38,10 @@ MIX: dict[str, float] = {
 _MAX_TRIES = 25
 _SIGHT_SHARE = 0.4
 _DARK_SHARE = 0.12
-_HELD_SHARE = 0.7
-_SMOKE_SHARE = 0.08
+_SINCE_FIRST = {"held": 0.7, "smoke": 0.08}
+SMOKE_DENSITY = (0.1, 1.2)
+"""Thinnest and thickest smoke, as optical depth over the median distance."""
+
 _NEAR_MM = 2.0
 _GOOD = 0.985
 
@@ -62,6 +65,18 @@ class PhantomSettings(BaseModel):
     seed: int = Field(default=0, ge=0)
     even_light: float = Field(default=0.18, ge=0, le=1, description="Share of scopes that hide the fall-off of light.")
     rich_texture: float = Field(default=0.0, ge=0, le=1, description="Share of strongly mottled, vessel-rich scenes.")
+    held: float = Field(
+        default=_SINCE_FIRST["held"], ge=0, le=1, description="Share of views that show the instrument of their scene."
+    )
+    smoke: float = Field(
+        default=_SINCE_FIRST["smoke"], ge=0, le=1, description="Share of views from outside that are in smoke."
+    )
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        values: dict[str, object] = handler(self)
+        # What every run had before it could be said is left out: runs begun then are known again and go on.
+        return {name: value for name, value in values.items() if (name, value) not in _SINCE_FIRST.items()}
 
     def instrument(self, rng: np.random.Generator) -> Scope:
         """Draw the instrument of one view or sequence."""
@@ -87,9 +102,9 @@ def views(settings: PhantomSettings, scene: int) -> Iterator[PhantomFrame]:
     renderer = Renderer(open_scene(settings, scene))
     for view in range(settings.views_per_scene):
         own = scene_generator(settings.seed, scene, 1 + view)
-        scope, pose, surface = usable_view(own, renderer, settings)
-        if renderer.scene.outlook is not None and own.random() < _SMOKE_SHARE:
-            density = float(own.uniform(0.1, 1.2))
+        scope, pose, surface, _ = usable_view(own, renderer, settings)
+        if renderer.scene.outlook is not None and own.random() < settings.smoke:
+            density = float(own.uniform(*SMOKE_DENSITY))
             veiled = veil(surface.radiance, surface.depth_mm, own, density=density)
             surface = dataclasses.replace(surface, radiance=veiled)
         index = (scene - settings.first_scene) * settings.views_per_scene + view
@@ -125,7 +140,7 @@ def clip(settings: PhantomSettings, *, fps: float, supersample: int = 1) -> Iter
     for index, pose in enumerate(withdrawal_path(own, built.centreline, frames=settings.frames, fps=fps)):
         surface = renderer.surface(scope, pose)
         if supersample > 1:
-            surface = _supersampled(renderer, scope, pose, surface, supersample)
+            surface = supersampled(renderer, scope, pose, surface, supersample)
         wanted = expose(surface.radiance, scope)
         gain = wanted if gain is None else gain + 0.15 * (wanted - gain)
         yield renderer.frame(scope, pose, own, index=index, pts_s=index / fps, gain=gain, surface=surface)
@@ -146,11 +161,17 @@ def _lit(surface: Surface, seen: npt.NDArray[np.bool_]) -> bool:
     return float(np.mean(light <= 2e-3 * np.percentile(light, 90))) < _DARK_SHARE
 
 
-def usable_view(rng: np.random.Generator, renderer: Renderer, settings: PhantomSettings) -> tuple[Scope, Pose, Surface]:
-    """Draw views until the scope is inside the organ and not pressed against its wall."""
+def usable_view(
+    rng: np.random.Generator, renderer: Renderer, settings: PhantomSettings
+) -> tuple[Scope, Pose, Surface, Mesh | None]:
+    """Draw views until the scope is inside the organ and not pressed against its wall.
+
+    Returns:
+        the instrument, where it is held, what it sees, and what it holds into the view.
+    """
     scope = settings.instrument(rng)
     scene = renderer.scene
-    held = scene.held[0] if scene.held and rng.random() < _HELD_SHARE else None
+    held = scene.held[0] if scene.held and rng.random() < settings.held else None
     near_mm = _NEAR_MM if scene.outlook is None else 0.6 * scene.outlook.reach_mm[0]
     ranked: list[tuple[float, Pose]] = []
     for _ in range(_MAX_TRIES):
@@ -164,9 +185,9 @@ def usable_view(rng: np.random.Generator, renderer: Renderer, settings: PhantomS
         if score > _GOOD:
             surface = renderer.surface(scope, pose, held=held)
             if _lit(surface, erode(scope.content) & (surface.depth_mm > 0)):
-                return scope, pose, surface
+                return scope, pose, surface, held
     pose = max(ranked, key=lambda entry: entry[0])[1]
-    return scope, pose, renderer.surface(scope, pose, held=held)
+    return scope, pose, renderer.surface(scope, pose, held=held), held
 
 
 def _shrunk(content: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -175,13 +196,16 @@ def _shrunk(content: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> npt.NDArr
     return erode(np.asarray(small, bool))
 
 
-def _supersampled(renderer: Renderer, scope: Scope, pose: Pose, surface: Surface, factor: int) -> Surface:
+def supersampled(
+    renderer: Renderer, scope: Scope, pose: Pose, surface: Surface, factor: int, *, held: Mesh | None = None
+) -> Surface:
+    """The surface with light averaged from ``factor`` squared points a pixel; its ground truth stays."""
     camera = scope.camera
     large = dataclasses.replace(
         scope,
         camera=camera.resize(camera.width * factor, camera.height * factor),
         content=np.ones((camera.height * factor, camera.width * factor), bool),
     )
-    fine = renderer.surface(large, pose).radiance
+    fine = renderer.surface(large, pose, held=held).radiance
     size = (camera.width, camera.height)
     return dataclasses.replace(surface, radiance=cv2.resize(fine, size, interpolation=cv2.INTER_AREA))

@@ -28,6 +28,9 @@ from endolux.phantom.world import WORLD_VERSION, PhantomSettings
 MANIFEST = "manifest.json"
 """Written last: settings, seed, world version, quantisation, sequences, and the SHA-256 of every file."""
 
+SCENES = "scenes.jsonl"
+"""A line a sequence: every parameter that was drawn for its scene, its motion and each of its views."""
+
 _RECORD = "settings.json"
 _HIDDEN = ".phantom"
 _LIST = "files.json"
@@ -251,6 +254,8 @@ def _render_into(stage: Path, settings: StreamSettings, layout: Layout, number: 
     stage.mkdir(parents=True)
     written: list[tuple[str, str]] = []
     views: list[View] = []
+    record: dict[str, object] = {"scene": settings.scene(number)}
+    drawn: list[dict[str, object]] = []
 
     def keep(name: str, data: bytes) -> tuple[str, str]:
         path = stage / name
@@ -261,9 +266,19 @@ def _render_into(stage: Path, settings: StreamSettings, layout: Layout, number: 
     for shot in sequence(layout.narrowed(number, settings), number):
         written += [keep(name, data) for name, data in layout.frame(shot, settings)]
         views.append(View(shot.position, shot.pose, shot.camera, shot.baseline_mm))
+        record |= shot.scene
+        drawn.append({"index": shot.frame.index, "pts_s": shot.frame.pts_s, **shot.view})
     whole = [keep(name, data) for name, data in layout.whole(number, views, settings)]
-    content = {"name": layout.sequence(number, settings), "frames": len(views), "files": whole + written}
-    _write_bytes(stage / _LIST, json.dumps(content).encode())
+    name = layout.sequence(number, settings)
+    record |= {"sequence": name, "views": drawn}
+    content = {"name": name, "frames": len(views), "files": whole + written, "record": record}
+    _write_bytes(stage / _LIST, json.dumps(content, default=_plain).encode())
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def _publish(stage: Path, folder: Path, number: int) -> None:
@@ -290,13 +305,18 @@ def _marker(folder: Path, number: int) -> Path:
 def _write_manifest(settings: StreamSettings, folder: Path, layout: Layout, record: dict[str, object]) -> None:
     files: dict[str, str] = {}
     sequences: list[dict[str, object]] = []
+    scenes: list[str] = []
     try:
         for number in range(settings.sequences):
             content = json.loads(_marker(folder, number).read_bytes())
             files |= dict(content["files"])
+            scenes.append(json.dumps(content.get("record"), sort_keys=True) + "\n")
             sequences.append({"name": content["name"], "frames": content["frames"], "scene": settings.scene(number)})
         for name, data in layout.root(settings):
             files[name] = hashlib.sha256(data).hexdigest()
+        told = "".join(scenes).encode()
+        files[SCENES] = hashlib.sha256(told).hexdigest()
+        _write_bytes(folder / SCENES, told)
         manifest = {
             **record,
             "preset": settings.preset,
