@@ -4,14 +4,8 @@ from endolux.losses.canonical import canonical, canonical_pair
 from endolux.losses.depth import LossWeights, depth_loss, gradient_matching, log_l1, scale_invariant_log
 from endolux.losses.distillation import FeatureProjector, feature_loss, relation_loss, response_loss, shift_teacher
 from endolux.losses.leve import gradient_loss, ratio_l1, ssim_loss, ssim_map, student_loss
-from endolux.losses.semantic import (
-    Prototypes,
-    SemanticProjector,
-    assign,
-    fit_prototypes,
-    semantic_alignment,
-    whiten,
-)
+from endolux.losses.prototypes import Prototypes, assign, fit_prototypes, whiten
+from endolux.losses.semantic import SemanticProjector, semantic_alignment
 from endolux.losses.spectral import BAND_WEIGHTS, band_residuals, band_schedule, spectral
 from endolux.losses.trinity import full_size, gradient, spatial
 from endolux.losses.validity import reliable, speculars, validity_mask
