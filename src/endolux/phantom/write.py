@@ -188,8 +188,9 @@ def write_clip(settings: StreamSettings, path: Path, *, on_progress: Progress | 
             stream = container.add_stream("libx264", rate=round(settings.fps))
             stream.width, stream.height = settings.width, settings.height
             stream.pix_fmt = "yuv420p"
-            # One thread: with several the encoder's decisions, and so the bytes, may differ from run to run.
-            stream.options = {"crf": "23", "preset": "slow", "threads": "1"}
+            # With several threads, and with macroblock-tree rate control on small pictures, the encoder's decisions and
+            # so the bytes differ from run to run.
+            stream.options = {"crf": "23", "preset": "slow", "threads": "1", "x264-params": "mbtree=0"}
             for shot in sequence(settings, 0):
                 picture = av.VideoFrame.from_ndarray(shot.frame.image, format="rgb24")
                 container.mux(stream.encode(picture))
