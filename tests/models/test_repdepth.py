@@ -48,7 +48,7 @@ def test_a_fused_block_is_the_same_function(seed: int, stride: int, dilation: in
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("config", [{}, {"fine": 0}, {"context": False}, {"dilations": (1, 3)}])
+@pytest.mark.parametrize("config", [{}, {"fine": 0}, {"context": False}, {"dilations": (1, 3)}, {"deep": 8}])
 def test_the_fused_network_is_the_same_function(config: dict[str, object]) -> None:
     torch.manual_seed(0)
     network = RepDepth(**{**SMALL, **config})
@@ -146,6 +146,7 @@ def test_registry() -> None:
         {"blocks": (0, 1, 1, 1)},
         {"decoder": (8, 8)},
         {"fine": -1},
+        {"deep": -1},
         {"dilations": ()},
         {"depth_min": 0.0},
         {"depth_min": 5.0, "depth_max": 4.0},

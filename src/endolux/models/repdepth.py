@@ -120,6 +120,27 @@ class GlobalContext(nn.Module):
         return x + cast(Tensor, self.expand(F.relu(self.squeeze(mean))))
 
 
+class Deep(nn.Module):
+    """Adds what strides 64 and 128 say to the stride-32 features; starts as the identity."""
+
+    def __init__(self, channels: int, width: int, *, fused: bool = False) -> None:
+        super().__init__()
+        self.down = RepBlock(channels, width, stride=2, fused=fused)
+        self.same = RepBlock(width, width, fused=fused)
+        self.lower = RepBlock(width, width, stride=2, fused=fused)
+        self.lowest = RepBlock(width, width, fused=fused)
+        self.expand = nn.Conv2d(width, channels, 1)
+        nn.init.zeros_(self.expand.weight)
+        nn.init.zeros_(cast(Tensor, self.expand.bias))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.same(self.down(x))
+        z = self.lowest(self.lower(y))
+        y = y + F.interpolate(z, size=y.shape[-2:], mode="bilinear", align_corners=False)
+        return x + F.interpolate(self.expand(y), size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class Merge(nn.Module):
     """One decoder step: project the coarse map, upsample it to nearest, add the projected skip, one 3x3 convolution."""
 
@@ -170,6 +191,7 @@ class RepDepth(DepthNetwork):
         fine: channels of the step to stride 2; 0 leaves it out.
         dilations: dilation of the stride-32 blocks after the first, repeated as needed.
         context: whether the stride-32 features see the mean of the whole image.
+        deep: channels at strides 64 and 128, which widen the view of the stride-32 features; 0 leaves them out.
         depth_min, depth_max: range of the output; near millimetres, the kind stays relative depth.
         fused: build the inference form, to load fused weights into.
 
@@ -196,12 +218,13 @@ class RepDepth(DepthNetwork):
         fine: int = 16,
         dilations: Sequence[int] = (2,),
         context: bool = True,
+        deep: int = 0,
         depth_min: float = 1.0,
         depth_max: float = 400.0,
         fused: bool = False,
     ) -> None:
         super().__init__()
-        _check(widths, blocks, decoder, fine, dilations, depth_min, depth_max)
+        _check(widths, blocks, decoder, fine, dilations, deep, depth_min, depth_max)
         self._config: dict[str, object] = {
             "widths": list(widths),
             "blocks": list(blocks),
@@ -209,6 +232,7 @@ class RepDepth(DepthNetwork):
             "fine": fine,
             "dilations": list(dilations),
             "context": context,
+            "deep": deep,
             "depth_min": depth_min,
             "depth_max": depth_max,
         }
@@ -226,6 +250,7 @@ class RepDepth(DepthNetwork):
                 inputs = width
             self.stages.append(stage)
         self.context = GlobalContext(widths[3]) if context else nn.Identity()
+        self.deep = Deep(widths[3], deep, fused=fused) if deep else nn.Identity()
         self.merges = nn.ModuleList()
         for skip, width in zip(reversed(widths[:3]), decoder, strict=True):
             self.merges.append(Merge(inputs, skip, width, fused=fused))
@@ -265,7 +290,7 @@ class RepDepth(DepthNetwork):
         for stage in self.stages:
             x = stage(x)
             features.append(x)
-        x = self.context(x)
+        x = self.deep(self.context(x))
         for merge, skip in zip(self.merges, reversed(features[:3]), strict=True):
             x = merge(x, skip)
         if self.fine is not None:
@@ -327,6 +352,7 @@ def _check(
     decoder: Sequence[int],
     fine: int,
     dilations: Sequence[int],
+    deep: int,
     depth_min: float,
     depth_max: float,
 ) -> None:
@@ -341,6 +367,8 @@ def _check(
         if fine < 0
         else f"dilations={list(dilations)}: one or more positive numbers"
         if not dilations or min(dilations) < 1
+        else f"deep={deep}: zero or more"
+        if deep < 0
         else f"depth_min={depth_min}, depth_max={depth_max}: 0 < depth_min < depth_max"
         if not 0 < depth_min < depth_max < math.inf
         else ""
