@@ -30,7 +30,7 @@ STAGES = (
     ("endolux.phantom.render:Renderer", "_surface"),
     ("endolux.phantom.render", "pencil"),
     ("endolux.phantom.raster:Raster", "cast"),
-    ("endolux.phantom.raster:Raster", "visible"),
+    ("endolux.phantom.shadows:Arrivals", "of"),
     ("endolux.phantom.render", "find_points"),
     ("endolux.phantom.render", "_gather"),
     ("endolux.phantom.render", "develop"),
@@ -155,7 +155,7 @@ def against_embree(seed: int, size: tuple[int, int], rounds: int = 7) -> dict[st
     rng = np.random.default_rng(seed)
     for name in sorted(ANATOMIES):
         scene = build_scene(name, rng)
-        scope, pose, _ = usable_view(rng, Renderer(scene), settings)
+        scope, pose, *_ = usable_view(rng, Renderer(scene), settings)
         rays = rays_of(scope.camera)
         directions = np.nan_to_num(rays) @ pose[:3, :3].T.astype(np.float32)
         directions[~np.isfinite(rays).all(axis=1)] = pose[:3, 2]

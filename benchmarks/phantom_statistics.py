@@ -198,6 +198,7 @@ def compare(made: Collected, sets: Mapping[str, Collected]) -> dict[str, object]
                 "frames": found.count,
                 "pixels": {key: found.pixel_share(key, limits) for key, limits in pixels.items()},
                 "overlap": {key: found.overlap(key, made) for key in PIXELS},
+                "outside": {key: found.outside(key, limits) for key, limits in pixels.items()},
                 "per_frame": {key: found.frame_share(key, limits) for key, limits in frames.items()},
                 "range": {
                     key: found.frame_range(key) if np.isfinite(found.frames[key]).any() else None for key in FRAMES

@@ -262,7 +262,16 @@ def test_a_path_without_room_holds_still() -> None:
 @pytest.mark.parametrize("motion", ["insertion", "hover"])
 def test_flow_leads_to_the_same_surface_in_the_next_frame(motion: str) -> None:
     settings = settings_of(
-        "clean", {**TINY, "anatomies": {"tube": 1.0}, "frames": 3, "motion": motion, "fps": 8.0, "sequence_frames": 3}
+        "clean",
+        {
+            **TINY,
+            "seed": 4,
+            "anatomies": {"tube": 1.0},
+            "frames": 3,
+            "motion": motion,
+            "fps": 8.0,
+            "sequence_frames": 3,
+        },
     )
     _check_flow(list(sequence(settings, 0)), least=0.9)
 
@@ -338,7 +347,7 @@ def test_an_organ_moves_by_its_displacement_and_normals_turn_with_the_wall(peris
 
 
 def test_stereo_disparity_is_focal_length_times_baseline_over_depth() -> None:
-    shot = next(stream("clean", **TINY, anatomies={"tube": 1.0}, frames=1, baseline_mm=2.0))
+    shot = next(stream("clean", **{**TINY, "seed": 4}, anatomies={"tube": 1.0}, frames=1, baseline_mm=2.0))
     assert shot.right is not None
     np.testing.assert_allclose(shot.right.pose[:3, 3] - shot.pose[:3, 3], 2.0 * shot.pose[:3, 0], atol=1e-12)
     depth, other = shot.depth.values, shot.right.depth.values

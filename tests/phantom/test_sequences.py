@@ -18,7 +18,7 @@ from endolux.phantom.scene import Scene, build_scene
 from endolux.phantom.smoke import Smoke
 from endolux.phantom.streams import sequence
 
-TINY = {"width": 48, "height": 40, "seed": 3, "anatomies": {"tube": 1.0}, "frames": 4, "sequence_frames": 4, "fps": 8.0}
+TINY = {"width": 48, "height": 40, "seed": 5, "anatomies": {"tube": 1.0}, "frames": 4, "sequence_frames": 4, "fps": 8.0}
 PLATE_MM = 4.0
 
 

@@ -7,14 +7,18 @@ import numpy.typing as npt
 
 from endolux.phantom.anatomy import Scene, anatomy
 from endolux.phantom.assembly import Assembly
+from endolux.phantom.families import Family
 from endolux.phantom.isosurface import cone_net, round_cones
 from endolux.phantom.labels import Label
 from endolux.phantom.litter import Ground, furnish
 from endolux.phantom.lumen import Centreline
+from endolux.phantom.mesh import Mesh
 from endolux.phantom.solids import Body, closed_body, displace, round_ends, smooth_path, solid_noise, sweep_grid
+from endolux.phantom.tools import NASAL, in_channel
 
 FloatArray = npt.NDArray[np.float32]
 Array = npt.NDArray[np.floating]
+_HELD_SHARE = 0.3
 _FOREIGN = frozenset({"stool", "clips", "sutures"})
 
 
@@ -34,10 +38,13 @@ def follow(points: Array, radius: Array) -> Centreline:
     )
 
 
-def _tree(rng: np.random.Generator, radius: float) -> tuple[list[tuple[Array, Array, float, float]], list[list[int]]]:
-    """Branches (start, end, radius at both) and the ways from the root to each tip."""
+def _tree(
+    rng: np.random.Generator, radius: float, carina: float
+) -> tuple[list[tuple[Array, Array, float, float]], list[list[int]]]:
+    """Branches (start, end, radius at both) and the ways from the root to each tip; the first two ``carina`` apart."""
     branches: list[tuple[Array, Array, float, float]] = []
     ways: list[list[int]] = []
+    uneven = float(rng.uniform(0.35, 0.65))
 
     def grow(start: Array, heading: Array, size: float, order: int, way: list[int]) -> None:
         stretch = radius * (rng.uniform(5, 9) if order == 0 else rng.uniform(2.2, 5.0) * size / radius + 0.6)
@@ -55,7 +62,7 @@ def _tree(rng: np.random.Generator, radius: float) -> tuple[list[tuple[Array, Ar
         for k in range(count):
             turn = 2 * np.pi * k / count + rng.normal(0, 0.15)
             out = np.cos(turn) * side + np.sin(turn) * np.cross(heading, side)
-            angle = rng.uniform(0.35, 0.85)
+            angle = rng.uniform(0.35, 0.85) if order else carina * (uneven if k else 1 - uneven)
             grow(end, np.cos(angle) * heading + np.sin(angle) * out, size * rng.uniform(0.58, 0.8), order + 1, way)
 
     grow(np.zeros(3), np.array([0.0, 0.0, 1.0]), radius, 0, [])
@@ -63,10 +70,11 @@ def _tree(rng: np.random.Generator, radius: float) -> tuple[list[tuple[Array, Ar
 
 
 @anatomy("bronchus")
-def build_bronchus(rng: np.random.Generator, rich_texture: float) -> Scene:
+def build_bronchus(rng: np.random.Generator, rich_texture: float, family: Family) -> Scene:
     """A windpipe with cartilage rings that divides at the carina, and again and again."""
     radius = float(rng.uniform(5.5, 10.0))
-    branches, ways = _tree(rng, radius)
+    carina = family.draw(rng, "bronchus", "carina_rad")
+    branches, ways = _tree(rng, radius, carina)
     starts = np.array([b[0] for b in branches], np.float32)
     ends = np.array([b[1] for b in branches], np.float32)
     radii = np.array([b[2:] for b in branches], np.float32)
@@ -94,9 +102,11 @@ def build_bronchus(rng: np.random.Generator, rich_texture: float) -> Scene:
     path = smooth_path(knots, count=200)
     _, there, _ = round_cones(path, starts, ends, radii, blend_mm=blend)
     line = follow(path, 0.8 * radii[there].min(axis=1))
-    record: dict[str, float | int | str] = {"radius_mm": round(radius, 3), "branches": len(branches)}
+    record: dict[str, float | int | str] = {"radius_mm": round(radius, 3), "carina_rad": round(carina, 6)}
+    record["branches"] = len(branches)
     record["palette"] = kit.tissues[0].palette
-    return Scene("bronchus", kit.mesh(), kit.tissues, line, record | things)
+    held = tuple(in_channel(kit, rng, beside_mm=(1.6, 3.2)) for _ in range(int(rng.random() < _HELD_SHARE)))
+    return Scene("bronchus", kit.mesh(), kit.tissues, line, record | things, held=held)
 
 
 def _turbinate(
@@ -126,13 +136,14 @@ def _turbinate(
 
 
 @anatomy("sinus")
-def build_sinus(rng: np.random.Generator, rich_texture: float) -> Scene:
+def build_sinus(rng: np.random.Generator, rich_texture: float, family: Family) -> Scene:
     """The nose: a tall slit between septum and turbinates, or the cells of the ethmoid behind it."""
     kit = Assembly(rng, rich=rich_texture)
     tissue = kit.tissue("mucosa", texel_mm=0.12)
+    openness = family.draw(rng, "sinus", "openness")
     if rng.random() < 0.3:
-        return _cells(rng, kit, tissue)
-    length, tall, wide = rng.uniform(45, 80), rng.uniform(13, 23), rng.uniform(6.0, 12.0)
+        return _cells(rng, kit, tissue, openness)
+    length, tall, wide = rng.uniform(45, 80), rng.uniform(13, 23), 6.0 + 6.0 * openness
     rows = 130
     bend = rng.normal(0, 4, (5, 2)) * np.array([0.5, 1.0])
     knots = np.concatenate([bend, np.linspace(0, length, 5)[:, None]], 1)
@@ -160,12 +171,20 @@ def build_sinus(rng: np.random.Generator, rich_texture: float) -> Scene:
     things = furnish(kit, rng, Ground(cavity.vertices[::9], cavity.normals[::9], wide, inside=True), without=_FOREIGN)
     way = path[12:-12] + np.array([-side * 0.45 * wide, rng.uniform(-0.3, 0.1) * tall, 0.0])
     line = follow(way, np.full(len(way), 0.35 * wide))
-    record: dict[str, float | int | str] = {"length_mm": round(length, 3), "turbinates": len(heights)}
+    record: dict[str, float | int | str] = {"length_mm": round(length, 3), "openness": round(openness, 6)}
+    record["turbinates"] = len(heights)
     record["palette"] = kit.tissues[0].palette
-    return Scene("sinus", kit.mesh(), kit.tissues, line, record | things, sights=np.concatenate(sights))
+    held = _nasal(kit, rng)
+    return Scene("sinus", kit.mesh(), kit.tissues, line, record | things, sights=np.concatenate(sights), held=held)
 
 
-def _cells(rng: np.random.Generator, kit: Assembly, tissue: int) -> Scene:
+def _nasal(kit: Assembly, rng: np.random.Generator) -> tuple[Mesh, ...]:
+    """An instrument beside the rigid scope of the nose, in some scenes."""
+    wanted = rng.random() < _HELD_SHARE
+    return (in_channel(kit, rng, NASAL, beside_mm=(2.0, 4.0)),) if wanted else ()
+
+
+def _cells(rng: np.random.Generator, kit: Assembly, tissue: int, openness: float) -> Scene:
     """Round chambers that open into each other with thin edges between them."""
     count = int(rng.integers(4, 9))
     centres = [np.zeros(3)]
@@ -175,14 +194,17 @@ def _cells(rng: np.random.Generator, kit: Assembly, tissue: int) -> Scene:
         heading /= np.linalg.norm(heading)
         size = rng.uniform(4.5, 10)
         near = int(rng.integers(max(0, len(centres) - 3), len(centres)))
-        centres.append(centres[near] + heading * (sizes[near] + size) * rng.uniform(0.62, 0.85))
+        centres.append(centres[near] + heading * (sizes[near] + size) * (0.85 - 0.23 * openness))
         sizes.append(size)
     balls, radii = np.array(centres, np.float32), np.array(sizes, np.float32)[:, None].repeat(2, 1)
-    body = cone_net(balls, balls, radii, blend_mm=float(rng.uniform(0.3, 2.5)), step_mm=0.5, inward=True)
+    # A rim thinner than the grid would come out with teeth.
+    body = cone_net(balls, balls, radii, blend_mm=float(rng.uniform(1.2, 3.0)), step_mm=0.3, inward=True)
     amount = rng.uniform(0.1, 0.8) * solid_noise(rng, body.vertices, scale_mm=rng.uniform(4, 9))
     body = displace(body, amount + rng.uniform(0, 0.1) * solid_noise(rng, body.vertices, scale_mm=1.5))
     kit.add(body, tissue, Label.AIRWAY)
     path = smooth_path(np.array(centres[:4]), count=120)
     line = follow(path, np.full(120, 3.0))
-    record: dict[str, float | int | str] = {"cells": count, "palette": kit.tissues[0].palette}
-    return Scene("sinus", kit.mesh(), kit.tissues, line, record)
+    record: dict[str, float | int | str] = {"cells": count, "openness": round(openness, 6)}
+    record["palette"] = kit.tissues[0].palette
+    held = _nasal(kit, rng)
+    return Scene("sinus", kit.mesh(), kit.tissues, line, record, held=held)

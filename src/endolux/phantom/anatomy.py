@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from endolux.phantom.families import Family
 from endolux.phantom.landmarks import Line
 from endolux.phantom.lumen import Centreline
 from endolux.phantom.mesh import Mesh
@@ -27,6 +28,7 @@ class Scene:
         record: the sampled numbers, for the manifest.
         outlook: what a scope looks at from outside; None where views follow the centreline.
         sights: N x 3 places inside that deserve a look, mm: lesions, turbinates, what lies in the lumen.
+        growths: N x 4 centres and radii of bodies on the wall, mm, which a scope may come close to.
         held: instruments that may come out of the scope's channel, in camera axes; a view takes one or none.
         lines: curves on the surfaces that surgeons orient themselves by.
     """
@@ -39,6 +41,7 @@ class Scene:
     outlook: Outlook | None = None
     sights: npt.NDArray[np.float32] | None = None
     held: tuple[Mesh, ...] = ()
+    growths: npt.NDArray[np.float32] | None = None
     lines: tuple[Line, ...] = ()
 
     def __post_init__(self) -> None:
@@ -51,7 +54,9 @@ class Scene:
         return self.tissues[0]
 
 
-Builder = Callable[[np.random.Generator, float], Scene]
+Builder = Callable[[np.random.Generator, float, Family], Scene]
+"""From randomness, the share of rich textures and the family of shapes."""
+
 ANATOMIES: dict[str, Builder] = {}
 
 

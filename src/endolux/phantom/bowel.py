@@ -7,24 +7,25 @@ import dataclasses
 import numpy as np
 
 from endolux.phantom.anatomy import Scene, anatomy
+from endolux.phantom.families import Family
 from endolux.phantom.fields import fractal_field
-from endolux.phantom.hollow import between, lumen_scene
+from endolux.phantom.hollow import bend, between, lumen_scene
 from endolux.phantom.looks import LOOKS
 from endolux.phantom.lumen import LumenShape
 from endolux.phantom.tissue import Tissue
 
 
 @anatomy("small-intestine")
-def build_small_intestine(rng: np.random.Generator, rich_texture: float) -> Scene:
+def build_small_intestine(rng: np.random.Generator, rich_texture: float, family: Family) -> Scene:
     """Thin circular folds close behind each other, and a velvet of villi."""
     radius = between(rng, 7, 17)
-    spacing = between(rng, 3.5, 9.0)
+    spacing = family.draw(rng, "small-intestine", "fold_spacing_mm")
     shape = LumenShape(
         length_mm=between(rng, 110, 240),
         radius_mm=radius,
         radius_variation=between(rng, 0.04, 0.22),
         cap_mm=radius * between(rng, 0.5, 1.2),
-        bend_per_100mm=between(rng, 0.8, 3.5),
+        bend_per_100mm=bend(rng, 0.8, 3.5),
         lobes=int(rng.choice((0, 2, 3))),
         lobe_depth=between(rng, 0.0, 0.3),
         fold_spacing_mm=spacing,
@@ -62,7 +63,7 @@ def build_small_intestine(rng: np.random.Generator, rich_texture: float) -> Scen
 
 
 @anatomy("phantom-silicone")
-def build_phantom_silicone(rng: np.random.Generator, rich_texture: float) -> Scene:
+def build_phantom_silicone(rng: np.random.Generator, rich_texture: float, family: Family) -> Scene:
     """A cast colon: one smooth colour, shallow folds, radial ridges at the end, a few moulded polyps."""
     del rich_texture
     radius = between(rng, 13, 30)
@@ -71,10 +72,10 @@ def build_phantom_silicone(rng: np.random.Generator, rich_texture: float) -> Sce
         radius_mm=radius,
         radius_variation=between(rng, 0.03, 0.2),
         cap_mm=radius * between(rng, 0.4, 1.0),
-        bend_per_100mm=between(rng, 0.2, 1.8),
+        bend_per_100mm=bend(rng, 0.2, 1.8),
         lobes=int(rng.choice((0, 3, 3))),
         lobe_depth=between(rng, 0.0, 0.3),
-        fold_spacing_mm=between(rng, 12, 34),
+        fold_spacing_mm=family.draw(rng, "phantom-silicone", "fold_spacing_mm"),
         fold_height=between(rng, 0.1, 0.5),
         fold_width_mm=between(rng, 2.0, 5.0),
         fold_rows=int(rng.choice((1, 3, 3))),

@@ -7,10 +7,11 @@ import numpy.typing as npt
 
 from endolux.phantom.anatomy import Scene, anatomy
 from endolux.phantom.assembly import Assembly
+from endolux.phantom.families import Family
 from endolux.phantom.labels import Label
 from endolux.phantom.laparoscopy import build_lump, trocar_line
 from endolux.phantom.litter import Ground, furnish
-from endolux.phantom.pose import Outlook
+from endolux.phantom.pose import Outlook, patches
 from endolux.phantom.solids import (
     Body,
     closed_body,
@@ -54,10 +55,11 @@ def _vessel_on(rng: np.random.Generator, body: Body, *, girth: float, steps: int
 
 
 @anatomy("heart")
-def build_heart(rng: np.random.Generator, rich_texture: float) -> Scene:
+def build_heart(rng: np.random.Generator, rich_texture: float, family: Family) -> Scene:
     """One great convex body that fills the view; a network that knows only hollow organs reads it as a hollow."""
     kit = Assembly(rng, rich=rich_texture)
-    radii = (float(rng.uniform(38, 66)), float(rng.uniform(34, 58)), float(rng.uniform(24, 44)))
+    flatness, wide = family.draw(rng, "heart", "flatness"), float(rng.uniform(38, 66))
+    radii = (wide, float(rng.uniform(34, 58)), flatness * wide)
     body = closed_body(ellipsoid_grid(radii, rows=110, columns=150))
     amount = rng.uniform(1.5, 6.0) * solid_noise(rng, body.vertices, scale_mm=rng.uniform(14, 35))
     amount += rng.uniform(0.0, 0.7) * solid_noise(rng, body.vertices, scale_mm=rng.uniform(5, 10))
@@ -99,9 +101,10 @@ def build_heart(rng: np.random.Generator, rich_texture: float) -> Scene:
         lay_out(kit, rng, tips=tips, entries=entries)
     ground = Ground(front[::11], body.normals[body.normals[:, 2] > 0.3][::11], 20.0, inside=False)
     things = furnish(kit, rng, ground)
-    record: dict[str, float | int | str] = {"radius_mm": round(radii[0], 3), "tools": tools}
+    record: dict[str, float | int | str] = {"radius_mm": round(radii[0], 3), "flatness": round(flatness, 6)}
+    record["tools"] = tools
     record.update(things)
     record["palette"] = "+".join(tissue.palette for tissue in kit.tissues)
-    outlook = Outlook(targets, trocars, (0.0, 1.0, 0.0), (12.0, 70.0))
+    outlook = Outlook(targets, trocars, (0.0, 1.0, 0.0), (12.0, 70.0), patches(body, targets, stride=23))
     line = trocar_line(trocars[0], targets[len(targets) // 2])
     return Scene("heart", kit.mesh(), kit.tissues, line, record, outlook=outlook)

@@ -7,12 +7,13 @@ import numpy.typing as npt
 
 from endolux.phantom.anatomy import Scene, anatomy
 from endolux.phantom.assembly import Assembly
+from endolux.phantom.families import Family
 from endolux.phantom.labels import Label
 from endolux.phantom.landmarks import Landmark, Line
 from endolux.phantom.litter import Ground, furnish
 from endolux.phantom.liver import build_gallbladder, build_ligament, build_liver
 from endolux.phantom.lumen import Centreline
-from endolux.phantom.pose import Outlook
+from endolux.phantom.pose import Outlook, patches
 from endolux.phantom.solids import (
     Body,
     closed_body,
@@ -121,14 +122,23 @@ def trocar_line(trocar: Array, target: Array) -> Centreline:
     )
 
 
+def _in_reach(places: Array, level: float) -> npt.NDArray[np.bool_]:
+    """Which of N x 3 places a camera above the floor can look at."""
+    if not len(places):
+        return np.zeros(0, np.bool_)
+    return (np.abs(places[:, 0]) < 110) & (places[:, 1] < 120) & (places[:, 2] > level - 10)
+
+
 @anatomy("laparoscopy")
-def build_laparoscopy(rng: np.random.Generator, rich_texture: float) -> Scene:
+def build_laparoscopy(rng: np.random.Generator, rich_texture: float, family: Family) -> Scene:
     """Upper abdomen around a liver, or bowel and fat, seen through an insufflated dome."""
     kit = Assembly(rng, rich=rich_texture)
     with_liver = bool(rng.random() < 0.78)
-    level = float(rng.uniform(-45, -12))
+    level = family.draw(rng, "laparoscopy", "level_mm")
+    height = family.draw(rng, "laparoscopy", "liver_height_mm")
     targets: list[Array] = []
     lines: list[Line] = []
+    faces: list[Array] = []
     wall = kit.tissue("abdominal-wall", texel_mm=0.5)
     kit.add(build_dome(rng), wall, Label.ABDOMINAL_WALL)
     fat = kit.tissue("fat")
@@ -138,8 +148,12 @@ def build_laparoscopy(rng: np.random.Generator, rich_texture: float) -> Scene:
     tint = np.exp(thin * np.array([-0.1, -0.35, -0.1]) * rng.uniform(0, 1))
     parts = [kit.add(floor, fat, Label.FAT, tint=tint)]
     if with_liver:
-        liver = build_liver(rng)
-        parts.append(kit.add(liver.body, kit.tissue("liver"), Label.LIVER))
+        liver = build_liver(rng, height_mm=height)
+        # The contrast that misleads: a dark organ in front of bright fat.
+        dark = float(rng.uniform(0.35, 0.9)) if rng.random() < 0.5 else 1.0
+        tone = np.full(3, dark)
+        parts.append(kit.add(liver.body, kit.tissue("liver"), Label.LIVER, tint=tone))
+        faces.append(patches(liver.body, np.concatenate([liver.rim, liver.body.vertices[::50]]), stride=41))
         front = np.flatnonzero(np.sin(np.linspace(0, 2 * np.pi, len(liver.rim), endpoint=False)) < 0.35)
         # The front edge runs over the start of the circle's last half: keep it in one piece.
         front = np.roll(front, -int(np.argmax(np.diff(front))) - 1)
@@ -150,6 +164,7 @@ def build_laparoscopy(rng: np.random.Generator, rich_texture: float) -> Scene:
             gallbladder = build_gallbladder(rng, liver)
             kit.add(gallbladder, kit.tissue("gallbladder", texel_mm=0.2), Label.GALLBLADDER)
             targets += list(gallbladder.vertices[::250])
+            faces.append(patches(gallbladder, gallbladder.vertices, stride=151))
         if rng.random() < 0.75:
             sheets, foot = build_ligament(rng, liver)
             ligament = kit.tissue("ligament")
@@ -168,6 +183,7 @@ def build_laparoscopy(rng: np.random.Generator, rich_texture: float) -> Scene:
             )
             kit.add(loop, bowel, Label.BOWEL, tint=np.exp(rng.normal(0, 0.1, 3)))
             targets += list(loop.vertices[::900])
+            faces.append(patches(loop, loop.vertices, stride=701))
     if rng.random() < 0.45:
         side = rng.choice((-1.0, 1.0))
         radii = (float(rng.uniform(30, 55)), float(rng.uniform(18, 35)), float(rng.uniform(15, 30)))
@@ -176,11 +192,17 @@ def build_laparoscopy(rng: np.random.Generator, rich_texture: float) -> Scene:
         lump = build_lump(rng, radii, centre)
         kit.add(lump, kit.tissue(kind), label)
         targets += list(lump.vertices[::1200])
+        faces.append(patches(lump, lump.vertices, stride=301))
     drape = int(rng.choice((0, 1, 2), p=(0.4, 0.4, 0.2)))
     for _ in range(drape):
         at = np.array([rng.uniform(-70, 70), rng.uniform(-20, 70), level + rng.uniform(0, 12)])
         size = (float(rng.uniform(14, 40)), float(rng.uniform(10, 25)), float(rng.uniform(6, 16)))
         kit.add(build_lump(rng, size, at, rough=0.35), fat, Label.FAT)
+    if not _in_reach(np.asarray(targets, np.float32), level).any():
+        # Few scenes hold no organ where the camera can see it; it looks at their floor then.
+        middle = np.linalg.norm(floor.vertices[:, :2], axis=1) < 60
+        lift = max(0.0, level - float(floor.vertices[middle, 2].min()))
+        targets = list(floor.vertices[middle][::23] + np.array([0, 0, lift], np.float32))
     places = np.concatenate([part.vertices for part in parts])[::37]
     normals = np.concatenate([part.normals for part in parts])[::37]
     near = np.linalg.norm(places - np.mean(np.asarray(targets), axis=0), axis=1) < 70
@@ -195,7 +217,7 @@ def build_laparoscopy(rng: np.random.Generator, rich_texture: float) -> Scene:
     if near.sum() > 20:
         things = furnish(kit, rng, Ground(places[near], normals[near], size_mm=22.0, inside=False))
     aims = np.asarray(targets, np.float32)
-    aims = aims[(np.abs(aims[:, 0]) < 110) & (aims[:, 1] < 120) & (aims[:, 2] > level - 10)]
+    aims = aims[_in_reach(aims, level)]
     trocars = np.stack(
         [[rng.uniform(-60, 60), rng.uniform(-105, -20), rng.uniform(level + 30, level + 90)] for _ in range(4)]
     ).astype(np.float32)
@@ -209,10 +231,11 @@ def build_laparoscopy(rng: np.random.Generator, rich_texture: float) -> Scene:
         lay_out(kit, rng, tips=tips, entries=entries)
         # Where the surgeon works is where the camera looks.
         aims = np.concatenate([aims, np.repeat(tips, max(1, len(aims) // (3 * tools)), axis=0)]).astype(np.float32)
-    outlook = Outlook(aims, trocars, _UP, (18.0, 190.0))
+    outlook = Outlook(aims, trocars, _UP, (18.0, 190.0), np.concatenate(faces) if faces else None)
     record: dict[str, float | int | str] = {
         "liver": int(with_liver),
-        "level_mm": round(level, 3),
+        "level_mm": round(level, 6),
+        "liver_height_mm": round(height, 6),
         "fat_drapes": drape,
         "tools": tools,
     }

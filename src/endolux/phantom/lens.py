@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from endolux.phantom.compile import compiled
-from endolux.phantom.raster import RayGrid, grid_of_image, grid_of_rays
+from endolux.phantom.pencils import RayGrid, grid_of_image, grid_of_rays
 from endolux.types import Camera, CameraModel
 
 FloatArray = npt.NDArray[np.float32]

@@ -64,10 +64,10 @@ def _crown(share: Array | float) -> float:
     return float(np.maximum(1 - np.asarray(share) ** 2.2, 0.0) ** 0.9)
 
 
-def build_liver(rng: np.random.Generator, *, columns: int = 220) -> Liver:
+def build_liver(rng: np.random.Generator, *, height_mm: float, columns: int = 220) -> Liver:
     """A wedge with a domed top, a hollow underside and a sharp edge, notched at the ligament."""
     wide, deep = rng.uniform(90, 150), rng.uniform(65, 115)
-    height, hollow = rng.uniform(25, 75), rng.uniform(-8, 26)
+    height, hollow = height_mm, rng.uniform(-8, 26)
     edge = rng.uniform(1.5, 7.0)
     angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)
     notch = -np.pi / 2 + rng.uniform(-0.3, 0.7)

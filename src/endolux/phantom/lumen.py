@@ -228,7 +228,7 @@ def _folds(
     if shape.fold_spacing_mm <= 0 or shape.fold_height <= 0:
         return inward
     rows = shape.fold_rows
-    start = rng.uniform(0, 2 * np.pi)
+    start, row_mm = rng.uniform(0, 2 * np.pi), float(along_mm[1])
     for row in range(rows):
         centre = start + row * 2 * np.pi / rows
         at = rng.uniform(0.1, 1.0) * shape.fold_spacing_mm
@@ -246,7 +246,8 @@ def _folds(
                 for k in (1, 2, 3)
             )
             low, high = np.searchsorted(along_mm, [at - 1.2 * shape.fold_spacing_mm, at + 1.2 * shape.fold_spacing_mm])
-            offset = np.abs(along_mm[low:high, None] - crest[None]) / width
+            # A crest is as wide as a row: one that falls between two rows would come out with teeth.
+            offset = np.maximum(np.abs(along_mm[low:high, None] - crest[None]) - 0.6 * row_mm, 0) / width
             profile = np.exp(-(offset**shape.fold_sharpness))
             shown = rng.random() < 0.93
             if shown:

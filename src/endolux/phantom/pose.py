@@ -8,9 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from endolux.phantom.lumen import Centreline
+from endolux.phantom.solids import Body
 
 Pose = npt.NDArray[np.float64]
 """4 x 4 camera-to-world, millimetres, OpenCV axes."""
+
+_CLOSE_SHARE = 0.25
+_FAR_SHARE = 0.45
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,12 +26,28 @@ class Outlook:
         trocars: M x 3 places where the scope enters, mm.
         up: 3, direction that is up in the picture.
         reach_mm: nearest and farthest distance between lens and target.
+        patches: K x 2 x 3 points on the outside of organs and their normals, for views that an organ fills.
     """
 
     targets: npt.NDArray[np.float32]
     trocars: npt.NDArray[np.float32]
     up: tuple[float, float, float]
     reach_mm: tuple[float, float]
+    patches: npt.NDArray[np.float32] | None = None
+
+
+def patches(body: Body, near: npt.NDArray[np.floating], *, stride: int) -> npt.NDArray[np.float32]:
+    """Some points of a body that look up or sideways, with their normals: K x 2 x 3.
+
+    Args:
+        body: an organ.
+        near: N x 3 mm; only points within 25 mm of the middle half of these are taken.
+        stride: every so many vertices.
+    """
+    low, high = np.percentile(near, [10, 90], axis=0)
+    inside = ((body.vertices > low - 25) & (body.vertices < high + 25)).all(axis=1)
+    chosen = np.flatnonzero(inside & (body.normals[:, 2] > -0.15))[::stride]
+    return np.stack([body.vertices[chosen], body.normals[chosen]], 1).astype(np.float32)
 
 
 def look_at(
@@ -58,7 +78,19 @@ def look_at(
 
 
 def sample_outside(rng: np.random.Generator, outlook: Outlook) -> Pose:
-    """One view from a trocar: near the target or far from it, not quite centred, the horizon nearly level."""
+    """One view from a trocar: near the target or far from it, not quite centred, the horizon nearly level.
+
+    Some views come close to an organ, whose bulge then fills the picture.
+    """
+    if outlook.patches is not None and len(outlook.patches) and rng.random() < _CLOSE_SHARE:
+        point, normal = outlook.patches[int(rng.integers(len(outlook.patches)))].astype(np.float64)
+        way = normal + 0.3 * rng.standard_normal(3)
+        way /= np.linalg.norm(way)
+        low, high = outlook.reach_mm
+        distance = float(np.exp(rng.uniform(np.log(low), np.log(0.5 * high))))
+        aim = point + rng.normal(0, 0.12 * distance, 3)
+        turn = float(rng.normal(0, 0.4))
+        return look_at(point + distance * way, aim, np.asarray(outlook.up), roll=turn)
     target = outlook.targets[int(rng.integers(len(outlook.targets)))].astype(np.float64)
     trocar = outlook.trocars[int(rng.integers(len(outlook.trocars)))].astype(np.float64)
     axis = trocar - target
@@ -90,9 +122,46 @@ def sample_sight(rng: np.random.Generator, line: Centreline, sights: npt.NDArray
     return look_at(position, aim, frame[:, 1], roll=float(rng.uniform(0, 2 * np.pi)))
 
 
+def sample_close(rng: np.random.Generator, line: Centreline, growths: npt.NDArray[np.float32]) -> Pose:
+    """One view from inside a lumen with a growth that fills much of the picture, or all of it.
+
+    Args:
+        rng: source of randomness.
+        line: axis of the lumen.
+        growths: N x 4 centres and radii, mm.
+    """
+    *centre, radius = growths[int(rng.integers(len(growths)))].astype(np.float64)
+    middle = np.asarray(centre)
+    at = int(np.argmin(np.linalg.norm(line.points - middle, axis=1)))
+    way = line.points[at] - middle
+    way = way / max(float(np.linalg.norm(way)), 1e-9) + 0.45 * rng.standard_normal(3)
+    way /= np.linalg.norm(way)
+    distance = max(radius * float(np.exp(rng.uniform(np.log(1.25), np.log(3.0)))), radius + 2.5)
+    aim = middle + rng.normal(0, 0.25 * radius, 3)
+    up = line.frames[at].astype(np.float64)[:, 1]
+    return look_at(middle + distance * way, aim, up, roll=float(rng.uniform(0, 2 * np.pi)))
+
+
 def sample_pose(rng: np.random.Generator, line: Centreline) -> Pose:
-    """One view: somewhere in the lumen, looking mostly along it, sometimes at the wall."""
+    """One view: somewhere in the lumen, looking mostly along it, sometimes at the wall, sometimes far ahead."""
     count = len(line.points)
+    if rng.random() < _FAR_SHARE:
+        # Beside a wall, with as much of the lumen ahead as there is.
+        start = rng.uniform(0.06, 0.35)
+        forward = 1.0 if rng.random() < 0.5 else -1.0
+        at = int((start if forward > 0 else 1 - start) * (count - 1))
+        reach = float(rng.uniform(0.65, 0.96)) * float(line.radius_mm[at])
+        angle = rng.uniform(0, 2 * np.pi)
+        return look_along(
+            line,
+            at=float(at),
+            offset_mm=(reach * float(np.cos(angle)), reach * float(np.sin(angle))),
+            forward=forward,
+            # Mostly towards the wall beside the lens, which then stands large at the border.
+            tilt=abs(float(rng.normal(0.2, 0.25))),
+            azimuth=float(angle + rng.normal(0.0, 0.9)),
+            roll=float(rng.uniform(0, 2 * np.pi)),
+        )
     at = int(rng.uniform(0.05, 0.95) * count)
     forward = 1.0 if rng.random() < 0.5 else -1.0
     reach = 0.75 * float(line.radius_mm[at]) * np.sqrt(rng.uniform(0, 1))

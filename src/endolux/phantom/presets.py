@@ -13,17 +13,15 @@ from typing_extensions import override
 
 from endolux.errors import UsageError
 from endolux.phantom.deform import Deformation
+from endolux.phantom.families import SPLIT_SCENES, Family
 from endolux.phantom.instrument import ScopeChoice
 from endolux.phantom.motion import Motion
 from endolux.phantom.scene import ANATOMIES
 from endolux.phantom.scope import Scope
 from endolux.phantom.world import PhantomSettings
 
-SPLIT_SCENES = 10**9
-"""Scenes of one split."""
-
-SPLITS = {"train": 0, "validation": SPLIT_SCENES, "test": 2 * SPLIT_SCENES}
-"""Number of the first scene of each split: no scene belongs to two."""
+SPLITS = {family.value: family.first_scene for family in Family}
+"""Number of the first scene of each split: no scene belongs to two, and no shape either (``families``)."""
 
 _Positive = Annotated[float, Field(gt=0), AllowInfNan(False)]
 
@@ -110,11 +108,20 @@ class Preset(BaseModel):
     settings: dict[str, object] = Field(default_factory=dict)
 
 
-_WEIGHTS = {"laparoscopy": 3.0, "colon": 3.0, "stomach": 1.5, "phantom-silicone": 1.2, "tube": 0.6, "pouch": 0.6}
+_WEIGHTS = {
+    "laparoscopy": 4.2,
+    "colon": 3.6,
+    "stomach": 1.5,
+    "heart": 1.2,
+    "phantom-silicone": 1.2,
+    "tube": 0.6,
+    "pouch": 0.6,
+}
 _NO_ARTEFACTS = dict.fromkeys(
     (
         "shot_noise", "read_noise", "jpeg_quality", "h264_crf", "chroma_blur_px", "vignette", "defocus_px",
         "chromatic_px", "shutter", "rolling", "interlaced", "demosaic", "sharpen", "overlay_seed",
+        "black",
     ),
     0,
 )  # fmt: skip
@@ -133,7 +140,7 @@ _C3VD_CAMERA = {
 PRESETS: dict[str, Preset] = {
     "train": Preset(
         summary="every anatomy through every instrument: wide domain randomisation",
-        settings={"rich_texture": 0.2},
+        settings={"rich_texture": 0.3},
     ),
     "clean": Preset(
         summary="every anatomy through one ideal pinhole camera with its light at the lens, without artefacts",
@@ -152,6 +159,7 @@ PRESETS: dict[str, Preset] = {
                     "shoulder": 0.5,
                     "blur_px": 0,
                     "bounce": 0.3,
+                    "exposure": (0.35, 0.9),
                 },
                 "content": "full",
                 "neutral": True,

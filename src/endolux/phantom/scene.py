@@ -7,17 +7,21 @@ import numpy as np
 from endolux.errors import UsageError
 from endolux.phantom import airway, bowel, heart, hollow, laparoscopy, stomach  # each fills the registry
 from endolux.phantom.anatomy import ANATOMIES, Scene
+from endolux.phantom.families import Family
 
 __all__ = ["ANATOMIES", "Scene", "airway", "bowel", "build_scene", "heart", "hollow", "laparoscopy", "stomach"]
 
 
-def build_scene(name: str, rng: np.random.Generator, *, rich_texture: float = 0.0) -> Scene:
+def build_scene(
+    name: str, rng: np.random.Generator, *, rich_texture: float = 0.0, family: Family = Family.TRAIN
+) -> Scene:
     """Build one random scene of the named anatomy.
 
     Args:
         name: registry name.
         rng: source of randomness.
         rich_texture: share of scenes with strong mottling and dense vessels, whose brightness says little of depth.
+        family: whose shapes; those of two families have nothing in common.
 
     Raises:
         UsageError: unknown anatomy.
@@ -29,4 +33,6 @@ def build_scene(name: str, rng: np.random.Generator, *, rich_texture: float = 0.
             fix="Choose one of them.",
             error_id="phantom.anatomy",
         )
-    return ANATOMIES[name](rng, rich_texture)
+    scene = ANATOMIES[name](rng, rich_texture, family)
+    scene.record["family"] = family.value
+    return scene

@@ -78,6 +78,7 @@ class Scope:
         overlay_seed: chooses text and icons in the picture; 0 for none.
         scatter_mm: distance that red light travels under the surface; green and blue travel less.
         saturation: factor of the processor on the colours' distance from grey.
+        black: encoded value that the processor shows as black.
     """
 
     camera: Camera
@@ -112,6 +113,7 @@ class Scope:
     overlay_seed: int = 0
     scatter_mm: float = 0.0
     saturation: float = 1.0
+    black: float = 0.0
 
     def record(self) -> dict[str, object]:
         """Every number as JSON values, for manifests; the visible area as its share of the image.
@@ -157,13 +159,13 @@ def sample_scope(rng: np.random.Generator, *, width: int, height: int, even_ligh
             rng.choice((rng.uniform(0.02, 0.15), rng.uniform(0.15, 0.5), rng.uniform(0.5, 1.0)), p=(0.4, 0.4, 0.2))
         ),
         exposure=float(
-            rng.choice((rng.uniform(0.3, 1.1), rng.uniform(0.1, 0.3), rng.uniform(1.1, 2.2)), p=(0.7, 0.16, 0.14))
+            rng.choice((rng.uniform(0.25, 0.9), rng.uniform(0.08, 0.25), rng.uniform(0.9, 1.8)), p=(0.72, 0.18, 0.1))
         ),
         gamma=float(rng.uniform(1.5, 2.7)),
         shoulder=float(rng.choice((0.0, rng.uniform(0.2, 1.0)))),
-        white_balance=tuple(float(value) for value in np.exp(rng.normal(0.0, (0.06, 0.03, 0.10)))),  # type: ignore[arg-type]
+        white_balance=tuple(float(value) for value in np.exp(rng.normal(0.0, (0.08, 0.04, 0.14)))),  # type: ignore[arg-type]
         vignette=float(rng.choice((0.0, rng.uniform(0.0, 0.6)))),
-        blur_px=float(rng.uniform(0.3, 1.1)) * width / 320.0,
+        blur_px=float(rng.uniform(0.2, 1.0)) * width / 320.0,
         chroma_blur_px=float(rng.uniform(0.0, 1.2)) * width / 320.0,
         shot_noise=float(rng.choice((0.0, rng.uniform(0.0, 0.025)))),
         read_noise=float(rng.uniform(0.0, 0.012)),
@@ -192,14 +194,21 @@ def _sample_processing(rng: np.random.Generator, width: int) -> dict[str, object
         "interlaced": bool(rng.random() < 0.04),
         "shake_px": (float(drift[0]), float(drift[1])) if rng.random() < 0.3 else (0.0, 0.0),
         "demosaic": bool(rng.random() < 0.25),
-        "sharpen": some(0.35, 0.2, 1.5),
+        "sharpen": some(0.45, 0.2, 2.0),
         "chroma_subsampling": int(rng.choice((444, 422, 420), p=(0.6, 0.15, 0.25))),
         "h264_crf": int(rng.integers(20, 34)) if rng.random() < 0.06 else 0,
         "exposure_lag_s": float(rng.uniform(0.05, 0.6)),
         "overlay_seed": int(rng.integers(1, 1 << 30)) if rng.random() < 0.06 else 0,
         "scatter_mm": some(0.4, 0.2, 1.5),
-        "saturation": float(np.exp(rng.normal(0.08, 0.2))) if rng.random() < 0.5 else 1.0,
+        "saturation": _saturation(rng),
+        "black": some(0.35, 0.005, 0.09),
     }
+
+
+def _saturation(rng: np.random.Generator) -> float:
+    """Mostly a little more than nature's, now and then nearly none."""
+    drawn, kind = float(np.exp(rng.normal(0.14, 0.22))), rng.random()
+    return float(rng.uniform(0.0, 0.06)) if kind < 0.035 else drawn if kind < 0.6 else 1.0
 
 
 def sample_content(rng: np.random.Generator, *, width: int, height: int) -> MaskArray:
@@ -245,7 +254,7 @@ def _sample_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
     centre = rng.normal(0.0, 0.03, 2)
     squash = float(rng.choice((1.0, rng.uniform(0.85, 1.18)), p=(0.6, 0.4)))
     wide = rng.uniform(80, 132) if rng.random() < 0.8 else rng.uniform(132, 170)
-    field = np.deg2rad(rng.uniform(55, 112) if model != "fisheye" else wide)
+    field = np.deg2rad(rng.uniform(58, 120) if model != "fisheye" else wide)
     diagonal = float(np.hypot(width, height))
     if model == "fisheye":
         focal = 0.5 * diagonal / (field / 2)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from endolux.phantom.compile import compiled_fast
+from endolux.phantom.compile import compiled, compiled_fast
 from endolux.phantom.fields import noise_bank
 from endolux.phantom.overlay import draw_overlay
 from endolux.phantom.scope import Scope
@@ -109,10 +109,16 @@ def develop(
     soft = np.zeros((1, 1), np.float32)
     if not scope.content.all():
         soft = cv2.GaussianBlur(scope.content.astype(np.float32), (0, 0), 0.8)
-    image = _quantised(encoded, soft, np.float32(rng.uniform(0, 12)) if soft.size > 1 else np.float32(0))
+    image = _quantised(encoded, soft, _border(rng) if soft.size > 1 else np.float32(0))
     if scope.overlay_seed:
         draw_overlay(image, scope.content, scope.overlay_seed)
     return _compressed(image, scope)
+
+
+def _border(rng: np.random.Generator) -> np.float32:
+    """Level of what lies outside of the visible area: black, or what a sensor makes of it."""
+    level, black = rng.uniform(0, 12), rng.random() < 0.5
+    return np.float32(0 if black else level)
 
 
 def shown(scope: Scope) -> MaskArray:
@@ -129,7 +135,8 @@ def _table(scope: Scope) -> FloatArray:
     if scope.shoulder > 0:
         knee = 1.0 - 0.6 * scope.shoulder
         light = np.minimum(light, knee) + (1 - knee) * (1 - np.exp(-np.maximum(light - knee, 0.0) / (1 - knee)))
-    return np.asarray(np.clip(light, 0.0, 1.0) ** (1.0 / scope.gamma), np.float32)
+    encoded = np.clip(light, 0.0, 1.0) ** (1.0 / scope.gamma)
+    return np.asarray(np.maximum(encoded - scope.black, 0.0) / (1.0 - scope.black), np.float32)
 
 
 def _through_lens(light: FloatArray, scope: Scope, depth_mm: FloatArray | None) -> FloatArray:
@@ -148,12 +155,12 @@ def _through_lens(light: FloatArray, scope: Scope, depth_mm: FloatArray | None) 
         far = np.where(depth_mm > 0, depth_mm, np.float32(1e6))
         radius = np.minimum(scope.defocus_px * np.abs(10.0 / far - 10.0 / scope.focus_mm), 12.0).astype(np.float32)
         # Between blurs of doubling width.
-        result, width_now = light, 0.0
+        result, width_now = np.ascontiguousarray(light), 0.0
         for sigma in (1.0, 2.0, 4.0, 8.0):
             share = np.clip((radius - width_now) / (sigma - width_now), 0.0, 1.0)
             if not share.any():
                 break
-            result += share[..., None] * (cv2.GaussianBlur(light, (0, 0), sigma) - result)
+            _mix(result, cv2.GaussianBlur(light, (0, 0), sigma), share)
             width_now = sigma
         light = result
     return light
@@ -165,24 +172,21 @@ def _in_motion(light: FloatArray, scope: Scope, motion: FloatArray | None) -> Fl
     if not moving or not (scope.shutter > 0 or scope.rolling > 0 or scope.interlaced):
         return light
     height, width = light.shape[:2]
-    flow = np.asarray(scope.shake_px, np.float32) if motion is None else np.nan_to_num(motion)
-    flow = np.broadcast_to(flow, (height, width, 2)).astype(np.float32)
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    flow = np.asarray(scope.shake_px, np.float32).reshape(1, 1, 2) if motion is None else np.nan_to_num(motion)
     # When each row is read, in frame times from the middle of the frame.
     when = scope.rolling * (np.arange(height, dtype=np.float32) / max(height - 1, 1) - 0.5)
     if scope.interlaced:
         when[1::2] += 0.5
-    steps = int(np.clip(np.ceil(scope.shutter * np.percentile(np.abs(flow), 95)), 1, 9))
+    spread = 0.0
+    if scope.shutter > 0:
+        spread = np.percentile(np.abs(np.broadcast_to(flow, (height, width, 2)) if flow.size == 2 else flow), 95)
+    steps = int(np.clip(np.ceil(scope.shutter * spread), 1, 9))
     total = np.zeros_like(light)
+    flow = np.ascontiguousarray(flow, np.float32)
     for step in range(steps):
-        moment = (when + scope.shutter * ((step + 0.5) / steps - 0.5))[:, None]
-        total += cv2.remap(
-            light,
-            x - flow[..., 0] * moment,
-            y - flow[..., 1] * moment,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        moment = when + scope.shutter * ((step + 0.5) / steps - 0.5)
+        x, y = _places_before(flow, moment.astype(np.float32), height, width)
+        total += cv2.remap(light, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return total / np.float32(steps)
 
 
@@ -256,8 +260,38 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
     if length >= bank.size:
         return rng.standard_normal(shape, np.float32)
     starts = rng.integers(0, bank.size - length, shape[0])
-    noise: FloatArray = bank[starts[:, None] + np.arange(length)].reshape(shape)
+    return _stretches(bank, starts, length).reshape(shape)
+
+
+@compiled
+def _stretches(bank: FloatArray, starts: npt.NDArray[np.int64], length: int) -> FloatArray:
+    noise = np.empty((starts.size, length), np.float32)
+    for i in range(starts.size):
+        for j in range(length):
+            noise[i, j] = bank[starts[i] + j]
     return noise
+
+
+@compiled
+def _mix(result: FloatArray, blurred: FloatArray, share: FloatArray) -> None:
+    """Move ``result`` towards ``blurred`` by the share of each pixel."""
+    for i in range(result.shape[0]):
+        for j in range(result.shape[1]):
+            for x in range(3):
+                result[i, j, x] += share[i, j] * (blurred[i, j, x] - result[i, j, x])
+
+
+@compiled
+def _places_before(flow: FloatArray, moment: FloatArray, height: int, width: int) -> tuple[FloatArray, FloatArray]:
+    """Where what is at each pixel was, given the flow (of each pixel, or one for all) and the time of each row."""
+    x, y = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    single = flow.size == 2
+    for i in range(height):
+        for j in range(width):
+            k, m = (0, 0) if single else (i, j)
+            x[i, j] = np.float32(j) - flow[k, m, 0] * moment[i]
+            y[i, j] = np.float32(i) - flow[k, m, 1] * moment[i]
+    return x, y
 
 
 @compiled_fast

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from endolux.phantom.anatomy import Scene, anatomy
+from endolux.phantom.families import Family
 from endolux.phantom.hollow import between, lumen_scene
 from endolux.phantom.lumen import LumenShape
 
 
 @anatomy("stomach")
-def build_stomach(rng: np.random.Generator, rich_texture: float) -> Scene:
+def build_stomach(rng: np.random.Generator, rich_texture: float, family: Family) -> Scene:
     """From the fundus along the body round the incisura to the pylorus, with the bulb of the duodenum behind it."""
     radius = between(rng, 28, 52)
-    length = radius * between(rng, 4.0, 6.5)
+    slenderness = family.draw(rng, "stomach", "slenderness")
+    length = radius * slenderness
     shape = LumenShape(
         length_mm=length,
         radius_mm=radius,
@@ -45,4 +47,5 @@ def build_stomach(rng: np.random.Generator, rich_texture: float) -> Scene:
         masses=int(rng.choice((0, 1), p=(0.85, 0.15))),
         rich=rich_texture,
         smooth=bool(rng.random() < 0.25),
+        told={"slenderness": round(slenderness, 6)},
     )

@@ -18,7 +18,7 @@ from endolux.phantom.scene import Scene
 from endolux.phantom.scope import Scope
 from endolux.phantom.sensor import AutoExposure, expose
 from endolux.phantom.smoke import Smoke
-from endolux.phantom.world import SMOKE_DENSITY, open_scene, scene_generator, supersampled, usable_view
+from endolux.phantom.world import SMOKE_DENSITY, open_scene, scene_generator, still_smoke, supersampled, usable_view
 from endolux.types import Camera, DepthMap, FloatArray, Frame
 
 FlowArray = npt.NDArray[np.float32]
@@ -120,13 +120,17 @@ def _stills(settings: StreamSettings, number: int, scene: Scene) -> Iterator[Sho
         index = number * settings.per_sequence + view
         if settings.supersample > 1:
             surface = supersampled(renderer, scope, pose, surface, settings.supersample, held=held)
+        smoke = still_smoke(settings, settings.scene(number), view, scene)
+        surface = _veiled(surface, smoke, 0.0)
         gain = expose(surface.radiance, scope)
         truth = renderer.frame(scope, pose, own, index=index, gain=gain, surface=surface)
         right = None
         if settings.baseline_mm is not None:
             seen = _right_of(settings, renderer, scope, pose, held)
-            right = renderer.frame(seen.scope, seen.pose, own, index=index, gain=gain, surface=seen.surface)
-        drawn = {"scope": scope.record(), "held": held is not None} | _moment(pose, gain)
+            veiled = _veiled(seen.surface, smoke, 0.0)
+            right = renderer.frame(seen.scope, seen.pose, own, index=index, gain=gain, surface=veiled)
+        told = None if smoke is None else smoke.record()
+        drawn = {"scope": scope.record(), "held": held is not None, "smoke": told} | _moment(pose, gain)
         yield Shot(truth, number, view, right, settings.baseline_mm or 0.0, scene=about, view=drawn)
 
 

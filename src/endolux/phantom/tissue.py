@@ -27,6 +27,9 @@ _PALETTES: dict[str, tuple[tuple[float, float, float], float]] = {
     "brown": ((0.42, 0.26, 0.15), 0.10),
     "ashen": ((0.40, 0.43, 0.47), 0.08),
     "narrow-band": ((0.35, 0.50, 0.45), 0.12),
+    "crimson": ((0.58, 0.17, 0.12), 0.12),
+    "salmon": ((0.78, 0.36, 0.22), 0.12),
+    "amber": ((0.74, 0.32, 0.09), 0.14),
 }
 
 
@@ -84,12 +87,14 @@ def sample_tissue(
     # No draw when it is off: scenes without it keep their bytes.
     strong = rich > 0 and rng.random() < rich
     smooth = smooth and not strong
-    palette = str(rng.choice(list(_PALETTES), p=[0.23, 0.15, 0.12, 0.13, 0.10, 0.08, 0.07, 0.08, 0.04]))
+    palette = str(
+        rng.choice(list(_PALETTES), p=[0.18, 0.14, 0.08, 0.10, 0.07, 0.05, 0.06, 0.04, 0.03, 0.09, 0.10, 0.06])
+    )
     base, spread = _PALETTES[palette]
     colour = np.asarray(base) * np.exp(rng.normal(0, spread, 3)) * rng.uniform(0.6, 1.1)
     # Power on the ratios: between washed out and strongly saturated versions of the same hue.
     peak = colour.max()
-    colour = np.clip(peak * (colour / peak) ** rng.uniform(0.6, 1.9), 0.03, 0.95)
+    colour = np.clip(peak * (colour / peak) ** rng.uniform(0.6, 1.8), 0.02, 0.95)
 
     def field(length_mm: float, octaves: int) -> npt.NDArray[np.float32]:
         return fractal_field(rng, shape, scale=(length_mm / texel_mm[0], length_mm / texel_mm[1]), octaves=octaves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ class Part:
 Maker = Callable[[np.random.Generator], list[Part]]
 TOOLS: dict[str, Maker] = {}
 HELD: dict[str, Maker] = {}
+NASAL: dict[str, Maker] = {}
 
 
 def tool(name: str) -> Callable[[Maker], Maker]:
@@ -56,6 +57,16 @@ def held(name: str) -> Callable[[Maker], Maker]:
 
     def register(maker: Maker) -> Maker:
         HELD[name] = maker
+        return maker
+
+    return register
+
+
+def nasal(name: str) -> Callable[[Maker], Maker]:
+    """Register an instrument beside a rigid scope in the nose: shaft from the origin towards +z."""
+
+    def register(maker: Maker) -> Maker:
+        NASAL[name] = maker
         return maker
 
     return register
@@ -268,14 +279,62 @@ def make_balloon(rng: np.random.Generator) -> list[Part]:
     return [Part(sheath, False, Label.TOOL_SHAFT), Part(ball, False, Label.TOOL_TIP)]
 
 
-def in_channel(kit: Assembly, rng: np.random.Generator) -> Mesh:
+@nasal("cutting-forceps")
+def make_nasal_forceps(rng: np.random.Generator) -> list[Part]:
+    """A slim metal shaft with two short jaws."""
+    reach, radius = rng.uniform(7, 24), rng.uniform(0.7, 1.2)
+    length = rng.uniform(3.0, 6.0)
+    jaws = _jaws(rng, length=length, width=rng.uniform(0.5, 0.9), curve=0.0, opening=rng.uniform(0.0, 0.5))
+    flip = np.diag([1.0, -1.0, -1.0])
+    tip = np.array([0.0, 0.0, reach + length])
+    return [
+        Part(rod(np.array([0, 0, -6.0]), np.array([0, 0, reach]), radius), True, Label.TOOL_SHAFT),
+        *(dataclasses.replace(part, body=moved(part.body, flip, tip)) for part in jaws),
+    ]
+
+
+@nasal("suction")
+def make_nasal_suction(rng: np.random.Generator) -> list[Part]:
+    """A bent metal tube."""
+    reach, radius = rng.uniform(8, 28), rng.uniform(0.8, 1.5)
+    bow = rng.normal(0, 0.12 * reach)
+    knots = np.array([[0, 0, -6.0], [0, 0, 0.3 * reach], [0.3 * bow, 0, 0.65 * reach], [bow, 0, reach]])
+    grid = sweep_grid(smooth_path(knots, count=50), radius * round_ends(50, share=0.008), columns=28)
+    return [Part(closed_body(grid), True, Label.TOOL_SHAFT)]
+
+
+@nasal("shaver")
+def make_nasal_shaver(rng: np.random.Generator) -> list[Part]:
+    """A wide tube with a round head."""
+    reach, radius = rng.uniform(7, 22), rng.uniform(1.3, 2.0)
+    head = closed_body(ellipsoid_grid((radius, radius, 1.6 * radius), rows=30, columns=36))
+    return [
+        Part(rod(np.array([0, 0, -6.0]), np.array([0, 0, reach]), radius), True, Label.TOOL_SHAFT),
+        Part(moved(head, np.eye(3), np.array([0, 0, reach])), True, Label.TOOL_TIP),
+    ]
+
+
+def in_channel(
+    kit: Assembly,
+    rng: np.random.Generator,
+    kinds: Mapping[str, Maker] | None = None,
+    *,
+    beside_mm: tuple[float, float] = (3.0, 6.0),
+) -> Mesh:
     """An instrument out of the working channel, in camera axes, with its tissues in ``kit``.
 
     The channel opens beside the lens; the instrument comes from the border of the picture towards its middle.
+
+    Args:
+        kit: the scene, for tissues.
+        rng: source of randomness.
+        kinds: instruments to choose from; those of a flexible scope by default.
+        beside_mm: nearest and farthest distance of the channel from the lens.
     """
-    parts = HELD[str(rng.choice(sorted(HELD)))](rng)
+    found = HELD if kinds is None else kinds
+    parts = found[str(rng.choice(sorted(found)))](rng)
     angle = rng.uniform(0, 2 * np.pi)
-    beside = rng.uniform(3.0, 6.0)
+    beside = rng.uniform(*beside_mm)
     mouth = np.array([beside * np.cos(angle), beside * np.sin(angle), rng.uniform(-1.0, 1.0)])
     axis = np.array([0.0, 0.0, 1.0]) - np.array([mouth[0], mouth[1], 0.0]) * rng.uniform(-0.02, 0.05)
     turn = frame_on(axis, rng)

@@ -10,40 +10,44 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from endolux.phantom.families import Family
+from endolux.phantom.handling import Handling
 from endolux.phantom.mesh import Mesh
-from endolux.phantom.pose import Pose, sample_outside, sample_pose, sample_sight, withdrawal_path
+from endolux.phantom.pose import Pose, sample_close, sample_outside, sample_pose, sample_sight, withdrawal_path
 from endolux.phantom.render import PhantomFrame, Renderer, Surface
 from endolux.phantom.scene import Scene, build_scene
 from endolux.phantom.scope import Scope, erode, sample_scope
 from endolux.phantom.sensor import expose, luminance
-from endolux.phantom.smoke import veil
+from endolux.phantom.smoke import Smoke
 
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 """Raised whenever the same settings would give other bytes."""
 
 MIX: dict[str, float] = {
-    "colon": 0.28,
-    "pouch": 0.06,
+    "colon": 0.26,
+    "pouch": 0.05,
     "tube": 0.03,
-    "stomach": 0.09,
-    "small-intestine": 0.06,
+    "stomach": 0.08,
+    "small-intestine": 0.05,
     "phantom-silicone": 0.08,
     "bronchus": 0.05,
-    "sinus": 0.07,
-    "laparoscopy": 0.22,
-    "heart": 0.06,
+    "sinus": 0.06,
+    "laparoscopy": 0.27,
+    "heart": 0.07,
 }
 """Shares of the anatomies where nothing else is asked for."""
 
 _MAX_TRIES = 25
 _SIGHT_SHARE = 0.4
+_CLOSE_SHARE = 0.2
 _DARK_SHARE = 0.12
 _SINCE_FIRST = {"held": 0.7, "smoke": 0.08}
 SMOKE_DENSITY = (0.1, 1.2)
 """Thinnest and thickest smoke, as optical depth over the median distance."""
 
-_NEAR_MM = 2.0
+_NEAR_MM = 1.5
 _GOOD = 0.985
+_STILL_SMOKE, _CLIP_SMOKE, _CLIP_TOOL = 4_000_000, 5_000_000, 6_000_000
 
 
 class PhantomSettings(BaseModel):
@@ -89,12 +93,12 @@ def scene_generator(seed: int, scene: int, stream: int) -> np.random.Generator:
 
 
 def open_scene(settings: PhantomSettings, scene: int) -> Scene:
-    """Draw the anatomy of one scene and build it."""
+    """Draw the anatomy of one scene and build it, in the family of shapes that its number belongs to."""
     rng = scene_generator(settings.seed, scene, 0)
     names = sorted(settings.anatomies)
     weights = np.array([settings.anatomies[name] for name in names])
     name = str(rng.choice(names, p=weights / weights.sum()))
-    return build_scene(name, rng, rich_texture=settings.rich_texture)
+    return build_scene(name, rng, rich_texture=settings.rich_texture, family=Family.of_scene(scene))
 
 
 def views(settings: PhantomSettings, scene: int) -> Iterator[PhantomFrame]:
@@ -103,12 +107,18 @@ def views(settings: PhantomSettings, scene: int) -> Iterator[PhantomFrame]:
     for view in range(settings.views_per_scene):
         own = scene_generator(settings.seed, scene, 1 + view)
         scope, pose, surface, _ = usable_view(own, renderer, settings)
-        if renderer.scene.outlook is not None and own.random() < settings.smoke:
-            density = float(own.uniform(*SMOKE_DENSITY))
-            veiled = veil(surface.radiance, surface.depth_mm, own, density=density)
-            surface = dataclasses.replace(surface, radiance=veiled)
+        smoke = still_smoke(settings, scene, view, renderer.scene)
+        if smoke is not None:
+            surface = dataclasses.replace(surface, radiance=smoke.over(surface.radiance, surface.depth_mm, pts_s=0.0))
         index = (scene - settings.first_scene) * settings.views_per_scene + view
         yield renderer.frame(scope, pose, own, index=index, surface=surface)
+
+
+def still_smoke(settings: PhantomSettings, scene: int, view: int, built: Scene) -> Smoke | None:
+    """The smoke in one single view; only what is seen from outside has any."""
+    rng = scene_generator(settings.seed, scene, _STILL_SMOKE + view)
+    wanted = rng.random() < settings.smoke
+    return Smoke.draw(rng, SMOKE_DENSITY) if wanted and built.outlook is not None else None
 
 
 def frames(settings: PhantomSettings) -> Iterator[PhantomFrame]:
@@ -127,29 +137,49 @@ def frames(settings: PhantomSettings) -> Iterator[PhantomFrame]:
 def clip(settings: PhantomSettings, *, fps: float, supersample: int = 1) -> Iterator[PhantomFrame]:
     """A continuous withdrawal through one scene with one scope and a lagging exposure.
 
+    The instrument of the scene's channel may be in view, and is handled while the scope moves; what is seen from
+    outside may lie in smoke that drifts. ``settings.held`` and ``settings.smoke`` say how often.
+
     Args:
         settings: ``first_scene`` chooses the scene, ``frames`` the length.
         fps: frame rate.
         supersample: render at this multiple and average down; ground truth stays exact at pixel centres.
     """
-    built = open_scene(settings, settings.first_scene)
+    scene = settings.first_scene
+    built = open_scene(settings, scene)
     renderer = Renderer(built)
-    own = scene_generator(settings.seed, settings.first_scene, 1)
+    own = scene_generator(settings.seed, scene, 1)
     scope = settings.instrument(own)
+    handled = scene_generator(settings.seed, scene, _CLIP_TOOL)
+    held = built.held[0] if built.held and handled.random() < settings.held else None
+    handling = Handling.draw(handled)
+    smoke = _clip_smoke(settings, scene, built)
     gain: float | None = None
     for index, pose in enumerate(withdrawal_path(own, built.centreline, frames=settings.frames, fps=fps)):
-        surface = renderer.surface(scope, pose)
+        now = None if held is None else handling.moved(held, index / fps)
+        surface = renderer.surface(scope, pose, held=now)
         if supersample > 1:
-            surface = supersampled(renderer, scope, pose, surface, supersample)
+            surface = supersampled(renderer, scope, pose, surface, supersample, held=now)
+        if smoke is not None:
+            veiled = smoke.over(surface.radiance, surface.depth_mm, pts_s=index / fps)
+            surface = dataclasses.replace(surface, radiance=veiled)
         wanted = expose(surface.radiance, scope)
         gain = wanted if gain is None else gain + 0.15 * (wanted - gain)
         yield renderer.frame(scope, pose, own, index=index, pts_s=index / fps, gain=gain, surface=surface)
+
+
+def _clip_smoke(settings: PhantomSettings, scene: int, built: Scene) -> Smoke | None:
+    rng = scene_generator(settings.seed, scene, _CLIP_SMOKE)
+    wanted = rng.random() < settings.smoke
+    return Smoke.draw(rng, SMOKE_DENSITY) if wanted and built.outlook is not None else None
 
 
 def draw_pose(rng: np.random.Generator, scene: Scene) -> Pose:
     """One random view of a scene, from inside or from outside as its anatomy wants it; it may be unusable."""
     if scene.outlook is not None:
         return sample_outside(rng, scene.outlook)
+    if scene.growths is not None and len(scene.growths) and rng.random() < _CLOSE_SHARE:
+        return sample_close(rng, scene.centreline, scene.growths)
     if scene.sights is not None and len(scene.sights) and rng.random() < _SIGHT_SHARE:
         return sample_sight(rng, scene.centreline, scene.sights)
     return sample_pose(rng, scene.centreline)

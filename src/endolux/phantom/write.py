@@ -21,9 +21,11 @@ import numpy as np
 
 from endolux.errors import DeviceError, EndoluxError, InputError, UsageError, from_os_error
 from endolux.phantom.layouts import Layout, View, get_layout
+from endolux.phantom.motion import Motion
 from endolux.phantom.presets import StreamSettings, merged, settings_of
 from endolux.phantom.streams import sequence
 from endolux.phantom.world import WORLD_VERSION, PhantomSettings
+from endolux.types import CameraModel
 
 MANIFEST = "manifest.json"
 """Written last: settings, seed, world version, quantisation, sequences, and the SHA-256 of every file."""
@@ -125,6 +127,9 @@ def write_shards(
     on_progress: Progress | None = None,
 ) -> list[Path]:
     """Write training shards: ``shard-NNNNN/{rgb,depth}.npy`` with ``meta.json`` written last.
+
+    Shards of sequences in motion also have ``sequence.npy`` (number of the sequence of each frame), ``pose.npy`` (4 x 4
+    camera-to-world in mm) and ``camera.npy`` (fx, fy, cx, cy in pixels; without distortion; NaN for a fisheye lens).
 
     ``rgb`` is N x H x W x 3 uint8, ``depth`` N x H x W float16 in mm with 0 where nothing is known. Shards that
     are complete are kept, so an interrupted run continues.
@@ -270,10 +275,21 @@ def _render_into(stage: Path, settings: StreamSettings, layout: Layout, number: 
         record |= shot.scene
         drawn.append({"index": shot.frame.index, "pts_s": shot.frame.pts_s, **shot.view})
     whole = [keep(name, data) for name, data in layout.whole(number, views, settings)]
+    files = whole + written
+    packed = layout.gather(number, stage, [name for name, _ in files], settings)
+    spent = {name for names in packed.values() for name in names}
+    files = [entry for entry in files if entry[0] not in spent] + [(name, _digest(stage / name)) for name in packed]
+    for name in spent:
+        (stage / name).unlink()
     name = layout.sequence(number, settings)
     record |= {"sequence": name, "views": drawn}
-    content = {"name": name, "frames": len(views), "files": whole + written, "record": record}
+    content = {"name": name, "frames": len(views), "files": files, "record": record}
     _write_bytes(stage / _LIST, json.dumps(content, default=_plain).encode())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(value: object) -> object:
@@ -344,15 +360,27 @@ def _write_shard(settings: StreamSettings, folder: Path) -> int:
         shape = (settings.frames, settings.height, settings.width)
         rgb = np.zeros((*shape, 3), np.uint8)
         depth = np.zeros(shape, np.float16)
+        poses, cameras = np.zeros((settings.frames, 4, 4)), np.zeros((settings.frames, 4))
+        sequences = np.zeros(settings.frames, np.int32)
         index = 0
         for number in range(settings.sequences):
             for shot in sequence(settings, number):
                 rgb[index] = shot.frame.image
                 depth[index] = np.where(shot.depth.valid, np.minimum(shot.depth.values, 6e4), 0)
+                camera = shot.camera
+                poses[index], sequences[index] = shot.pose, number
+                # Four numbers are no fisheye lens.
+                known = camera.model is not CameraModel.FISHEYE
+                cameras[index] = (camera.fx, camera.fy, camera.cx, camera.cy) if known else np.nan
                 index += 1
         # Plain writes: a full disk under a memory map ends the process instead of saying so.
         np.save(partial / "rgb.npy", rgb)
         np.save(partial / "depth.npy", depth)
+        if settings.motion is not Motion.STILL:
+            # What a training on video needs to know beside the pictures.
+            np.save(partial / "sequence.npy", sequences)
+            np.save(partial / "pose.npy", poses)
+            np.save(partial / "camera.npy", cameras)
         meta = {
             "width": settings.width,
             "height": settings.height,

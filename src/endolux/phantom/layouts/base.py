@@ -8,6 +8,7 @@ import io
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import cv2
@@ -104,6 +105,21 @@ class Layout(abc.ABC):
         """Files of a sequence as a whole (poses, calibration), which appear before its frames."""
         del number, views, settings
         return iter(())
+
+    def gather(self, number: int, stage: Path, names: Sequence[str], settings: StreamSettings) -> dict[str, list[str]]:
+        """Pack files of a sequence into others, where the set has archives or videos.
+
+        Args:
+            number: of the sequence.
+            stage: folder that holds the files, and takes the packed ones.
+            names: all files of the sequence below ``stage``.
+            settings: of the run.
+
+        Returns:
+            by name of a packed file, in the order in which they appear, the files that it stands for; those vanish.
+        """
+        del number, stage, names, settings
+        return {}
 
     def root(self, settings: StreamSettings) -> Iterator[File]:
         """Files that belong to no sequence; written first."""
