@@ -117,6 +117,13 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         inference_network(network)
 
 
+def test_the_graph_alone_is_a_bundle(tmp_path: Path) -> None:
+    exported = export_bundle(lively(**SMALL), folder=tmp_path / "bundle", name="small", size=(96, 64), graph_only=True)
+    assert sorted(exported.bundle.card.files) == ["model.onnx"]
+    assert [path.name for path in sorted((tmp_path / "bundle").iterdir())] == ["card.json", "model.onnx"]
+    assert load_bundle(tmp_path / "bundle").card.name == "small"
+
+
 def test_bundle(tmp_path: Path) -> None:
     network = lively(**SMALL)
     card = {"summary": "A test.", "trained_on": "noise", "licence": "Apache-2.0"}

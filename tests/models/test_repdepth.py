@@ -121,6 +121,23 @@ def test_context_reaches_every_pixel() -> None:
     assert float(difference.max()) > 0
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_features_come_in_the_same_pass_as_depth(fused: bool) -> None:
+    network = RepDepth(**SMALL, deep=8).eval()
+    network = network.fuse() if fused else network
+    image = torch.rand(2, 3, 64, 96)
+    names = list(network.feature_names())
+    with torch.no_grad():
+        depth, maps = network.with_features(image, names)
+        (disparity,), again = network.with_disparities(image, ["stage4"])
+        torch.testing.assert_close(depth, network(image), rtol=0, atol=0)
+        torch.testing.assert_close(1 / disparity, depth)
+    shapes = {name: tuple(each.shape[1:]) for name, each in maps.items()}
+    assert shapes == {"stage1": (8, 16, 24), "stage2": (16, 8, 12), "stage3": (16, 4, 6), "stage4": (16, 2, 3)}
+    assert {name: shape[0] for name, shape in shapes.items()} == dict(network.feature_names())
+    torch.testing.assert_close(again["stage4"], maps["stage4"], rtol=0, atol=0)
+
+
 def test_the_default_has_its_size() -> None:
     network = create("repdepth")
     assert isinstance(network, RepDepth)

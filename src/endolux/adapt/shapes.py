@@ -52,3 +52,11 @@ def moment_shape(parameter: Tensor, group: Mapping[str, Any]) -> tuple[int, ...]
     shape = matrix_shape(parameter)
     right = resolve_side(shape, group["side"]) == "right"
     return (shape[0], group["rank"]) if right else (group["rank"], shape[1])
+
+
+def basis_shape(parameter: Tensor, group: Mapping[str, Any]) -> tuple[int, ...]:
+    """Shape of the basis of a parameter under the options of its group; of a plain one the parameter's own."""
+    if not is_projected(parameter, group["rank"], group["projection"], group["side"]):
+        return tuple(parameter.shape)
+    shape = matrix_shape(parameter)
+    return (shape[1] if resolve_side(shape, group["side"]) == "right" else shape[0], group["rank"])

@@ -26,17 +26,21 @@ def register(app: App) -> None:
     app.command(models)
 
 
-def ls(*, as_json: JsonFlag = False) -> int:
+def ls(*, commercial: Annotated[bool, Parameter(negative=())] = False, as_json: JsonFlag = False) -> int:
     """List the bundled models.
 
     Args:
+        commercial: only those whose licence is known to allow commercial use.
         as_json: print JSON.
     """
     from endolux.runtime.bundles import DEFAULT_MODEL, list_bundles, load_bundle
+    from endolux.runtime.licences import allows_commercial_use
 
     rows = []
     for name in list_bundles():
         bundle = load_bundle(name)
+        if commercial and not allows_commercial_use(bundle.card.licence):
+            continue
         size = sum(entry.bytes for entry in bundle.card.files.values())
         rows.append((bundle, name == DEFAULT_MODEL, size))
     if as_json:
@@ -46,7 +50,7 @@ def ls(*, as_json: JsonFlag = False) -> int:
                     "name": b.name,
                     "default": default,
                     "summary": b.card.summary,
-                    "kind": b.card.output.kind.value,
+                    "kind": str(b.card.output.kind),
                     "parameters": b.card.parameters,
                     "bytes": size,
                     "licence": b.card.licence,
@@ -61,7 +65,7 @@ def ls(*, as_json: JsonFlag = False) -> int:
     cells = [
         (
             b.name + (" (default)" if default else ""),
-            b.card.output.kind.value,
+            str(b.card.output.kind),
             f"{b.card.parameters / 1e6:.2f} M",
             f"{size / 1e6:.1f}",
             b.card.licence,
@@ -69,7 +73,8 @@ def ls(*, as_json: JsonFlag = False) -> int:
         )
         for b, default, size in rows
     ]
-    render.answer(render.table(cells, header=header) if cells else "no bundled models")
+    nothing = "no bundled models" + (" for commercial use" if commercial else "")
+    render.answer(render.table(cells, header=header) if cells else nothing)
     return 0
 
 
@@ -87,14 +92,13 @@ def show(name: str, /, *, as_json: JsonFlag = False) -> int:
     if as_json:
         render.answer_json({**json.loads(card.model_dump_json()), "card_sha256": bundle.card_sha256})
         return 0
-    unit = "mm" if card.output.kind.value == "metric" else "no unit"
     spec = card.preprocessing
     lines = [
         f"{card.name}: {card.summary}",
         f"architecture  {card.architecture}, {card.parameters / 1e6:.2f} M parameters",
         f"input         {'stretched to' if spec.resize == 'stretch' else 'about'} {spec.width}x{spec.height}, "
         f"sides multiples of {spec.multiple}, {spec.layout}",
-        f"output        {card.output.kind.value} ({unit}), {card.output.minimum:g} to {card.output.maximum:g}",
+        f"output        {card.output.text}",
         f"trained on    {card.trained_on}",
         f"meant for     {card.intended_use}",
         *(f"limit         {limit}" for limit in card.limits),
@@ -184,24 +188,30 @@ def import_(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     name: str | None = None,
     size: str | None = None,
-    max_depth_mm: float = 10000.0,
+    max_depth_mm: float | None = None,
     reproduce: Annotated[bool, Parameter(negative=())] = False,
     licence: Annotated[str | None, Parameter(name=["--licence", "--license"])] = None,
     store: str = "fp32",
+    commercial: Annotated[bool, Parameter(negative=())] = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Turn a published checkpoint into a bundle.
 
     Args:
-        architecture: leve, leve-3x3, ..., guidedepth, guidedepth-s.
-        checkpoint: the .pth file: a state dict, bare or in a training checkpoint. It is read without running code.
+        architecture: leve, leve-3x3, ..., guidedepth, guidedepth-s; af-sfmlearner, dares, endodac, lite-mono;
+            depth-anything-v1-s, ..., depth-anything-v2-l.
+        checkpoint: the .pth file: a state dict, bare or in a training checkpoint; of af-sfmlearner to lite-mono the
+            folder that holds encoder.pth and depth.pth, or depth_model.pth; of Depth Anything also a folder or hub id
+            in the layout of transformers. It is read without running code.
         output: folder of the bundle; must not exist.
         name: of the bundle; the name of its folder by default.
-        size: WIDTHxHEIGHT that images are stretched to; by default the published one, 640x480 for leve, else 320x240.
-        max_depth_mm: largest depth of its training data; 10000 for NYU.
-        reproduce: depth of ratios below 0 as published: the nearest, instead of the farthest.
+        size: WIDTHxHEIGHT that images are stretched to; by default the published one: 640x480 for leve, 320x256 for
+            af-sfmlearner, dares and endodac, else 320x240.
+        max_depth_mm: of leve and guidedepth, largest depth of the training data; 10000 for NYU, which is the default.
+        reproduce: of leve and guidedepth, depth of ratios below 0 as published: the nearest, instead of the farthest.
         licence: under which the checkpoint may be used; the card says that none is known if you do not.
         store: fp32, fp16, or int8 for a quarter of the size.
+        commercial: refuse weights whose licence does not allow commercial use.
         as_json: print JSON.
     """
     pixels = None if size is None else _pixels(size)
@@ -228,6 +238,7 @@ def import_(
         reproduce=reproduce,
         licence=licence,
         store=chosen,
+        commercial=commercial,
     )
     bundle = imported.exported.bundle
     worst = max(parity.relative for parity in imported.exported.parity)
@@ -235,7 +246,7 @@ def import_(
     others = [fit for fit in imported.fits if fit != architecture]
     if others:
         render.note(f"these weights fit {' and '.join(others)} as well; the bundle says they are of {architecture}")
-    if not licence:
+    if not licence and bundle.card.licence.startswith(("Unknown", "No licence")):
         render.note("no licence is known for these weights; state it with --licence if you know it")
     if as_json:
         render.answer_json(

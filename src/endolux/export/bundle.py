@@ -58,6 +58,8 @@ def export_bundle(
     store: Store = "fp16",
     resize: Literal["keep-aspect", "stretch"] = "keep-aspect",
     kind: DepthKind | None = None,
+    more: Mapping[str, bytes] | None = None,
+    graph_only: bool = False,
 ) -> Exported:
     """Fold, check and write a network as ``model.onnx``, ``model.safetensors`` and ``card.json``.
 
@@ -74,6 +76,8 @@ def export_bundle(
         resize: "keep-aspect", or "stretch" for networks trained on images stretched to ``size``.
         kind: a weaker claim than the network's own: RELATIVE_DEPTH for a metric network whose training data do not
             fix the scale of other people's cameras.
+        more: content of further files by name, for example the pose network's weights.
+        graph_only: leave ``model.safetensors`` out; the graph alone predicts, and is half of the bytes.
 
     Raises:
         UsageError: the folder exists, the size does not fit, ``card`` holds a field that the network decides, or
@@ -81,29 +85,7 @@ def export_bundle(
         ModelError: the weights are not finite.
         CheckError: ONNX Runtime and torch differ, or rounding the weights moves depth by more than 5 % on average.
     """
-    if store not in STORES:
-        raise UsageError(
-            f"Weights cannot be stored as '{store}'",
-            why=f"Known: {', '.join(STORES)}.",
-            fix="Leave it out for fp16.",
-            error_id="export.store",
-        )
-    card = dict(card or {})
-    decided = sorted(_FIXED & card.keys())
-    if decided:
-        raise UsageError(
-            f"The card text sets {', '.join(decided)}",
-            why="The network and its files decide these.",
-            fix="Remove them from the card text.",
-            error_id="bundle.card",
-        )
-    if min(size) < 1 or any(side % network.multiple for side in size):
-        raise UsageError(
-            f"The size {size[0]}x{size[1]} does not fit the network",
-            why=f"Both sides must be multiples of {network.multiple}.",
-            fix="Use the size it was trained at.",
-            error_id="export.size",
-        )
+    card = check_words(card, size=size, multiple=network.multiple, store=store)
     if kind not in (None, network.kind) and (network.kind, kind) != (DepthKind.METRIC, DepthKind.RELATIVE_DEPTH):
         raise UsageError(
             f"{network.architecture} gives {network.kind.value}, which cannot be called {kind.value if kind else kind}",
@@ -146,6 +128,41 @@ def export_bundle(
         "output": {"kind": kind or network.kind, "minimum": round(minimum, 6), "maximum": round(maximum, 6)},
     }
     files: dict[str, bytes | Path] = {"model.onnx": model}
-    if store != "int8":
+    if store != "int8" and not graph_only:
         files["model.safetensors"] = safetensors_bytes(ready, store=store)
+    files |= more or {}
     return Exported(bundle=write_bundle(folder, card_fields=fields, files=files), parity=parity, rounding=rounding)
+
+
+def check_words(
+    card: Mapping[str, object] | None, *, size: tuple[int, int], multiple: int, store: str
+) -> dict[str, object]:
+    """The words of a card, after checking them and what else an export is told.
+
+    Raises:
+        UsageError: ``export.store``, ``bundle.card``, ``export.size``.
+    """
+    if store not in STORES:
+        raise UsageError(
+            f"Weights cannot be stored as '{store}'",
+            why=f"Known: {', '.join(STORES)}.",
+            fix="Leave it out for fp16.",
+            error_id="export.store",
+        )
+    words = dict(card or {})
+    decided = sorted(_FIXED & words.keys())
+    if decided:
+        raise UsageError(
+            f"The card text sets {', '.join(decided)}",
+            why="The network and its files decide these.",
+            fix="Remove them from the card text.",
+            error_id="bundle.card",
+        )
+    if min(size) < 1 or any(side % multiple for side in size):
+        raise UsageError(
+            f"The size {size[0]}x{size[1]} does not fit the network",
+            why=f"Both sides must be multiples of {multiple}.",
+            fix="Use the size it was trained at.",
+            error_id="export.size",
+        )
+    return words

@@ -8,7 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,20 +22,26 @@ from typing_extensions import override
 from endolux.errors import CheckError, ModelError
 from endolux.export.storage import Store, is_kernel, rounded, store_kernels_
 from endolux.models.base import DepthNetwork
+from endolux.models.landmark_network import ExportedNetwork, LandmarkNetwork
+from endolux.types import DepthKind
 
 OPSET = 18
-INPUT, OUTPUT = "image", "depth"
+INPUT, OUTPUT, CLASSES = "image", "depth", "probabilities"
+_Network = TypeVar("_Network", DepthNetwork, LandmarkNetwork)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parity:
-    """Largest relative difference between torch and ONNX Runtime at one input size (width, height)."""
+    """Largest relative difference between torch and ONNX Runtime at one input size (width, height).
+
+    Of a disparity, whose zero means nothing, relative to the largest value of the map.
+    """
 
     size: tuple[int, int]
     relative: float
 
 
-def inference_network(network: DepthNetwork, *, store: Store = "fp16") -> DepthNetwork:
+def inference_network(network: _Network, *, store: Store = "fp16") -> _Network:
     """The network as a bundle stores it: fused, kernels rounded as :mod:`endolux.export.storage` says, in float32.
 
     Raises:
@@ -60,11 +66,12 @@ def inference_network(network: DepthNetwork, *, store: Store = "fp16") -> DepthN
     return fused
 
 
-def onnx_bytes(network: DepthNetwork, *, store: Store = "fp16") -> bytes:
+def onnx_bytes(network: ExportedNetwork, *, store: Store = "fp16") -> bytes:
     """Serialise an :func:`inference_network`.
 
     The graph takes ``image``, N x H x W x 3 uint8 RGB, H and W any multiples of ``network.multiple``, and gives
-    ``depth``, N x 1 x H x W float32. Kernels lie in the file as ``store`` says, followed by what turns them into
+    ``depth``, N x 1 x H x W float32, or of landmarks ``probabilities``, N x classes x H x W float32. Kernels lie in the
+    file as ``store`` says, followed by what turns them into
     float32 and what runtimes fold at load. The same weights give the same bytes; no paths, traces or dates are inside.
 
     Args:
@@ -74,7 +81,7 @@ def onnx_bytes(network: DepthNetwork, *, store: Store = "fp16") -> bytes:
     return stored_bytes(graph(network), network, store)
 
 
-def graph(network: DepthNetwork) -> onnx.ModelProto:
+def graph(network: ExportedNetwork) -> onnx.ModelProto:
     """The graph of :func:`onnx_bytes` with every kernel in float32."""
     step = network.multiple
     # Distinct sizes, none of them 1, not even after every pooling: torch.export specialises a dimension on 0 or 1.
@@ -93,7 +100,7 @@ def graph(network: DepthNetwork) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[output_name(network)],
             dynamic_shapes=(shapes,),
             verbose=False,
             # The optimizer folds constants before it is known which of them are kernels; runtimes do it anyway.
@@ -106,7 +113,7 @@ def graph(network: DepthNetwork) -> onnx.ModelProto:
     return model
 
 
-def stored_bytes(model: onnx.ModelProto, network: DepthNetwork, store: Store) -> bytes:
+def stored_bytes(model: onnx.ModelProto, network: ExportedNetwork, store: Store) -> bytes:
     """Serialise :func:`graph` of ``network`` with its kernels stored as ``store`` says; ``model`` is left alone."""
     stored = onnx.ModelProto()
     stored.CopyFrom(model)
@@ -115,7 +122,7 @@ def stored_bytes(model: onnx.ModelProto, network: DepthNetwork, store: Store) ->
     return cast(bytes, stored.SerializeToString(deterministic=True))
 
 
-def safetensors_bytes(network: DepthNetwork, *, store: Store = "fp16") -> bytes:
+def safetensors_bytes(network: ExportedNetwork, *, store: Store = "fp16") -> bytes:
     """The weights of an :func:`inference_network` as safetensors: kernels fp16 (or fp32), biases fp32."""
     tensors = {
         name: (tensor.half() if store != "fp32" and is_kernel(tensor) else tensor).contiguous()
@@ -125,7 +132,7 @@ def safetensors_bytes(network: DepthNetwork, *, store: Store = "fp16") -> bytes:
 
 
 def check_parity(
-    network: DepthNetwork, model: bytes, *, sizes: tuple[tuple[int, int], ...], tolerance: float = 1e-4
+    network: ExportedNetwork, model: bytes, *, sizes: tuple[tuple[int, int], ...], tolerance: float = 1e-4
 ) -> tuple[Parity, ...]:
     """Run torch and ONNX Runtime on the same random pictures.
 
@@ -133,7 +140,7 @@ def check_parity(
         network: what :func:`onnx_bytes` was given.
         model: what it returned.
         sizes: (width, height) of the pictures, multiples of ``network.multiple``.
-        tolerance: largest accepted relative difference of a depth value.
+        tolerance: largest accepted relative difference of a depth value, or difference of a probability.
 
     Raises:
         CheckError: a difference is larger.
@@ -147,11 +154,14 @@ def check_parity(
         image = _picture(generator, width, height)
         with torch.inference_mode():
             expected = _FromPixels(network)(torch.from_numpy(image)).numpy()
-            jumps = network.discontinuous(_planes(torch.from_numpy(image)))
-        actual = session.run([OUTPUT], {INPUT: image})[0]
+            jumps = None
+            if isinstance(network, DepthNetwork):
+                jumps = network.discontinuous(_planes(torch.from_numpy(image)))
+        actual = session.run([output_name(network)], {INPUT: image})[0]
         if jumps is not None and actual.shape == expected.shape:
             actual = np.where(jumps.numpy(), expected, actual)
-        relative = _largest_difference(actual, expected)
+        kind = network.kind if isinstance(network, DepthNetwork) else None
+        relative = _largest_difference(actual, expected, kind)
         results.append(Parity((width, height), relative))
         # Negated so that NaN fails.
         if not relative <= tolerance:
@@ -167,20 +177,37 @@ def check_parity(
 class _FromPixels(nn.Module):
     """The network behind the conversion from pixels, as it stands in the graph."""
 
-    def __init__(self, network: DepthNetwork) -> None:
+    def __init__(self, network: ExportedNetwork) -> None:
         super().__init__()
         self.network = network
 
     @override
     def forward(self, image: Tensor) -> Tensor:
+        if isinstance(self.network, LandmarkNetwork):
+            return self.network.probabilities(_planes(image))
         return self.network.depth(_planes(image))
 
 
-def rounding_error(network: DepthNetwork, stored: DepthNetwork, *, size: tuple[int, int]) -> float:
-    """Mean relative difference of depth between a network and its :func:`inference_network`, on a random picture."""
+def output_name(network: ExportedNetwork) -> str:
+    """What the graph of a network calls its output."""
+    return CLASSES if isinstance(network, LandmarkNetwork) else OUTPUT
+
+
+def rounding_error(network: _Network, stored: _Network, *, size: tuple[int, int]) -> float:
+    """Mean relative difference of depth between a network and its :func:`inference_network`, on a random picture.
+
+    Of landmarks, the mean difference of the probabilities.
+    """
     image = _planes(torch.from_numpy(_picture(np.random.default_rng(1), *size)))
+    if isinstance(network, LandmarkNetwork) and isinstance(stored, LandmarkNetwork):
+        with torch.inference_mode():
+            before = network.fuse().cpu().float().probabilities(image)
+            return float((before - stored.probabilities(image)).abs().mean())
     with torch.inference_mode():
         expected, actual = network.fuse().cpu().float().depth(image), stored.depth(image)
+    if network.kind is DepthKind.RELATIVE_DISPARITY:
+        largest = float(expected.abs().max())
+        return float((actual - expected).abs().mean()) / largest if largest > 0 else 0.0
     known = expected > 0
     return float((actual / expected - 1.0).abs()[known].mean()) if bool(known.any()) else 0.0
 
@@ -189,9 +216,15 @@ def _planes(image: Tensor) -> Tensor:
     return image.permute(0, 3, 1, 2).float() * (1.0 / 255.0)
 
 
-def _largest_difference(actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+def _largest_difference(
+    actual: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], kind: DepthKind | None
+) -> float:
     if actual.shape != expected.shape:
         return float("inf")
+    if kind is None:
+        return float(np.max(np.abs(actual - expected)))
+    if kind is DepthKind.RELATIVE_DISPARITY:
+        return float(np.max(np.abs(actual - expected)) / max(float(np.max(np.abs(expected))), 1e-9))
     differing = actual != expected
     return float(np.max(np.abs(actual[differing] / expected[differing] - 1.0))) if differing.any() else 0.0
 

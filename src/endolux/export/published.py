@@ -1,4 +1,4 @@
-"""A published checkpoint as a bundle."""
+"""Published weights as a bundle."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 
 from endolux.errors import UsageError, from_os_error
 from endolux.export.bundle import Exported, export_bundle
+from endolux.export.foundation import import_foundation, is_foundation
+from endolux.export.published_folder import check_options, import_folder
 from endolux.export.storage import Store
 from endolux.models import architectures, create
+from endolux.models.origins import NONE
 from endolux.models.published import identify, load_published, read_state_dict
+from endolux.models.published_folder import FAMILIES
+from endolux.runtime.licences import require_commercial
 
 NYU_MAX_DEPTH_MM = 10000.0
-_SIZES = {"leve": (640, 480)}
+_SIZES = {"leve": (640, 480), **dict.fromkeys(FAMILIES, (320, 256))}
 _OTHER_SIZE = (320, 240)
 UNKNOWN_LICENCE = (
     "Unknown: the checkpoint states none, and none was given when it was imported. "
@@ -49,10 +54,11 @@ def importable() -> tuple[str, ...]:
     """Architectures of which checkpoints were published.
 
     Example:
-        >>> "leve" in importable(), "repdepth" in importable()
-        (True, False)
+        >>> "leve" in importable(), "af-sfmlearner" in importable(), "repdepth" in importable()
+        (True, True, False)
     """
-    return tuple(name for name in architectures() if name.startswith(("leve", "guidedepth")))
+    mine = ("leve", "guidedepth")
+    return tuple(name for name in architectures() if name.startswith(mine) or name in FAMILIES or is_foundation(name))
 
 
 def import_published(
@@ -62,23 +68,27 @@ def import_published(
     folder: Path,
     name: str | None = None,
     size: tuple[int, int] | None = None,
-    max_depth_mm: float = NYU_MAX_DEPTH_MM,
+    max_depth_mm: float | None = None,
     reproduce: bool = False,
     licence: str | None = None,
     store: Store = "fp32",
+    commercial: bool = False,
 ) -> Imported:
-    """Write a bundle from a checkpoint of Leve or GuideDepth, as its authors fed it.
+    """Write a bundle from published weights, as their authors fed the network.
 
     Args:
         architecture: one of :func:`importable`.
-        checkpoint: the file, see :func:`endolux.models.published.read_state_dict`.
+        checkpoint: the file, see :func:`endolux.models.published.read_state_dict`; of AF-SfMLearner, DARES and EndoDAC
+            the folder, see :func:`endolux.export.published_folder.import_folder`.
         folder: where the bundle shall be; must not exist.
         name: of the bundle; the name of ``folder`` by default.
         size: (width, height) that images are stretched to; :func:`published_size` by default.
-        max_depth_mm: depth where the ratio is 1; NYU's 10 m by default.
-        reproduce: ratios up to 0 give the nearest depth, and exactly 0 no depth, as published; otherwise the farthest.
+        max_depth_mm: of Leve and GuideDepth, depth where the ratio is 1; NYU's 10 m by default.
+        reproduce: of Leve and GuideDepth, ratios up to 0 give the nearest depth, and exactly 0 no depth, as published;
+            otherwise the farthest.
         licence: under which the checkpoint may be used; else the card says that none is known.
         store: how weights are stored; fp32 changes nothing.
+        commercial: refuse weights whose licence does not allow commercial use (``model.licence``).
 
     Raises:
         UsageError: no such architecture, a size that does not fit, or the folder exists.
@@ -86,6 +96,35 @@ def import_published(
         CheckError: see :func:`endolux.export.export_bundle`.
     """
     _check_architecture(architecture)
+    if is_foundation(architecture):
+        check_options(architecture, max_depth_mm=None, reproduce=reproduce)
+        exported = import_foundation(
+            architecture,
+            checkpoint,
+            folder=folder,
+            name=name or folder.resolve().name,
+            size=size,
+            max_depth_mm=max_depth_mm,
+            licence=licence,
+            store=store,
+            commercial=commercial,
+        )
+        return Imported(exported=exported, fits=(architecture,))
+    if commercial:
+        require_commercial(architecture, licence or UNKNOWN_LICENCE)
+    if architecture in FAMILIES:
+        check_options(architecture, max_depth_mm=max_depth_mm, reproduce=reproduce)
+        exported = import_folder(
+            architecture,
+            checkpoint,
+            folder=folder,
+            name=name or folder.resolve().name,
+            licence=licence or (NONE if architecture in ("dares", "endodac") else UNKNOWN_LICENCE),
+            size=size,
+            store=store,
+        )
+        return Imported(exported=exported, fits=(architecture,))
+    max_depth_mm = NYU_MAX_DEPTH_MM if max_depth_mm is None else max_depth_mm
     config: dict[str, object] = {"max_depth_mm": max_depth_mm, **({"reproduce": True} if reproduce else {})}
     network = create(architecture, **config).eval()
     state = read_state_dict(checkpoint)

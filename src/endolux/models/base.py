@@ -6,12 +6,13 @@ import abc
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import ClassVar, Protocol, Self, TypeVar, overload
 
 from torch import Tensor, nn
 from typing_extensions import override
 
 from endolux.errors import UsageError
+from endolux.models.parts import PublishedPart, create_part, parts
 from endolux.types import DepthKind
 
 
@@ -71,6 +72,29 @@ class DepthNetwork(nn.Module, abc.ABC):
         """What :meth:`forward` and :meth:`features` give, in one pass."""
         self._check_features(names)
         return self(image), {}
+
+    def disparities(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Positive inverse depth in 1/unit, finest first, N x 1 x H/2^s x W/2^s float32.
+
+        More than one only where the network has side outputs in its training form; multi-scale losses read them all.
+
+        Example:
+            >>> import torch
+            >>> network, image = create("repdepth").eval(), torch.rand(1, 3, 32, 64)
+            >>> [tuple(each.shape) for each in network.disparities(image)]
+            [(1, 1, 32, 64)]
+        """
+        return self.with_disparities(image, ())[0]
+
+    def with_disparities(self, image: Tensor, names: Sequence[str]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """What :meth:`disparities` and :meth:`features` give, in one pass where the network can.
+
+        Raises:
+            UsageError: ``model.feature`` for a name that :meth:`feature_names` lacks.
+        """
+        self._check_features(names)
+        # Networks differ in what forward gives, so that only a network of its own can share the pass with the maps.
+        return (1.0 / self.depth(image).float(),), self.features(image, names) if names else {}
 
     def discontinuous(self, image: Tensor) -> Tensor | None:
         """N x 1 x H x W, True where rounding alone may move :meth:`depth` far; None: nowhere."""
@@ -139,11 +163,20 @@ def architectures() -> tuple[str, ...]:
     return tuple(sorted(_ARCHITECTURES))
 
 
-def create(name: str, **config: object) -> DepthNetwork:
+@overload
+def create(name: PublishedPart, **config: object) -> nn.Module: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def create(name: str, **config: object) -> DepthNetwork: ...
+
+
+def create(name: str, **config: object) -> nn.Module:
     """A network with fresh weights.
 
     Args:
-        name: one of :func:`architectures`.
+        name: one of :func:`architectures`, or of :func:`endolux.models.parts.parts` for a network that gives no depth
+            by itself.
         **config: arguments of its constructor, as ``DepthNetwork.config`` gives them.
 
     Raises:
@@ -155,8 +188,10 @@ def create(name: str, **config: object) -> DepthNetwork:
         >>> create("leve-3x3").architecture
         'leve-3x3'
     """
+    if name in parts():
+        return create_part(name, **config)
     if name not in _ARCHITECTURES:
-        near = difflib.get_close_matches(name, _ARCHITECTURES, n=1)
+        near = difflib.get_close_matches(name, (*_ARCHITECTURES, *parts()), n=1)
         raise UsageError(
             f"No architecture is called '{name}'",
             why=f"Known: {', '.join(architectures())}.",

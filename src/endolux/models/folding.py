@@ -29,7 +29,7 @@ def fold_batchnorm_(network: nn.Module) -> None:
             conv, bn = owner.get_submodule(conv_name), owner.get_submodule(bn_name)
             if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
                 _fold_(conv, bn)
-                setattr(owner, bn_name, nn.Identity())
+                owner.set_submodule(bn_name, nn.Identity())
 
 
 def _pairs(owner: nn.Module) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from typing_extensions import override
 
-from endolux.errors import EndoluxError, ModelError, UsageError, missing_extra
+from endolux.errors import ModelError, UsageError
 from endolux.models.teachers import Teacher, weights_sha256
 from endolux.types import DepthKind, FloatArray, ImageArray
 
@@ -97,34 +97,9 @@ class FoundationTeacher(Teacher):
                 ``teacher.weights`` where weights are missing.
             MissingExtraError: ``transformers`` is not installed.
         """
-        try:
-            library = importlib.import_module("transformers")
-            logging = importlib.import_module("transformers.utils.logging")
-        except ImportError as error:
-            raise missing_extra("transformers", "train") from error
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            config = library.AutoConfig.from_pretrained(spec)
-            if config.model_type != MODEL_TYPE:
-                raise _other_model(spec, str(config.model_type))
-            network, report = library.DepthAnythingForDepthEstimation.from_pretrained(
-                spec, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-            )
-        except EndoluxError:
-            raise
-        except Exception as error:
-            # The library's own failures range from OSError to errors of its validation and of the HTTP client.
-            raise _unavailable(spec, error) from error
-        wrong = [*report["missing_keys"], *report["unexpected_keys"], *(str(key) for key in report["mismatched_keys"])]
-        if wrong:
-            named = ", ".join(sorted(map(str, wrong))[:3])
-            raise ModelError(
-                f"The weights of '{spec}' do not fit the network it describes: {named}",
-                why=f"{len(wrong)} weights are missing, unknown or of another shape; the rest would be random numbers.",
-                fix="Download the model again, all of its files.",
-                error_id="teacher.weights",
-            )
+        from endolux.models.transplant import open_transformers
+
+        network = open_transformers(spec)
         return cls(network, name=Path(spec).name, input_size=input_size, device=device)
 
     @override
@@ -208,7 +183,16 @@ class _capture:  # noqa: N801
         del self._backbone.forward_with_filtered_kwargs
 
 
-def _other_model(spec: str, model_type: str) -> ModelError:
+def other_model(spec: str, model_type: str) -> ModelError:
+    """The error for a model that is no Depth Anything 1 or 2."""
+    if re.fullmatch(r"(da|depth_?anything_?)3.*", model_type, re.I):
+        return ModelError(
+            f"'{spec}' is a Depth Anything 3, which cannot be read",
+            why="transformers 5 has no such model: ports run code from the hub, and its package needs torchvision. "
+            "(The weights of its mono model are Apache-2.0.)",
+            fix="Use Depth Anything 1 or 2, or describe an ONNX file of it as a bundle.",
+            error_id="teacher.architecture",
+        )
     return ModelError(
         f"'{spec}' is a '{model_type}', not a Depth Anything",
         why=f"Teachers of the kind '{MODEL_TYPE}' can be read: that is Depth Anything v1 and v2, relative and metric.",
@@ -217,7 +201,10 @@ def _other_model(spec: str, model_type: str) -> ModelError:
     )
 
 
-def _unavailable(spec: str, error: Exception) -> ModelError:
+def unavailable(spec: str, error: Exception) -> ModelError:
+    """The error for a model that cannot be read or fetched."""
+    if "depth_anything_3" in str(error) or re.match(r"da3|depth-anything-3", Path(spec).name, re.I):
+        return other_model(spec, "depth_anything_3")
     reason = " ".join(str(error).split())
     local = Path(spec).expanduser().is_dir()
     offline = " (this process is set to work offline)" if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0") else ""

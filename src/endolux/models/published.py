@@ -1,46 +1,47 @@
-"""Checkpoints that others published: read without running code, unwrapped, and loaded strictly."""
+"""Weights that others published, loaded strictly: everything fits, or nothing is changed."""
 
 from __future__ import annotations
 
-import _codecs
 import dataclasses
-import pickle
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from endolux.errors import ModelError, UsageError, from_os_error
+from endolux.errors import ModelError, UsageError
 from endolux.models.base import DepthNetwork
+from endolux.models.checkpoint_files import read_state_dict
 from endolux.models.ddrnet import DDRNet
+from endolux.models.identify import identify
 from endolux.models.mobilenetv3 import MobileNetV3
+from endolux.models.parts import Part
+from endolux.models.resnet import ResNet18
 
-StateDict = dict[str, Tensor]
-LARGEST_BYTES = 1 << 31
+__all__ = [
+    "DDRNET_IGNORED",
+    "DDRNET_RANDOM",
+    "DDRNET_USED",
+    "RESNET18_USED",
+    "HasEncoder",
+    "HasPublishedNames",
+    "Initialisation",
+    "LoadsPublished",
+    "identify",
+    "load_imagenet_encoder",
+    "load_published",
+    "read_state_dict",
+]
+
 DDRNET_USED, DDRNET_IGNORED, DDRNET_RANDOM = 254, 20, 79
 """Entries of ``DDRNet23s_imagenet.pth`` that the encoder takes and leaves, and entries of the encoder left random."""
+RESNET18_USED = 102
+"""Entries of ImageNet files of ResNet-18, without the counters of its BatchNorms that some of them hold besides."""
 
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "network", "net")
-_PREFIXES = ("module.", "model.", "network.", "net.", "_orig_mod.")
 _CLASSIFIER = ("down5.", "last_layer.", "linear.")
 _NOT_PRETRAINED = ("spp.", "final_layer.")
-_SCALAR = cast(Callable[..., object], np.float64(0).__reduce__()[0])
-# Training loops store averages as NumPy scalars beside the weights; these names rebuild numbers and run nothing else.
-_NUMBERS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    np.dtype,
-    type(np.dtype(np.float32)),
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.int64)),
-    _codecs.encode,
-]
+_COUNTER = "num_batches_tracked"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,69 +68,25 @@ class HasEncoder(Protocol):
         ...
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """The weights in a checkpoint: a bare state dict, or one under ``model``, ``state_dict`` and the like.
+@runtime_checkable
+class HasPublishedNames(Protocol):
+    """A network whose weights were published under other names than its own."""
 
-    Prefixes that every name shares (``module.``, ``model.``, ...) are removed. ``.safetensors`` files are read too.
-
-    Raises:
-        ModelError: ``model.missing``; ``model.checkpoint`` for what is empty, damaged, too large, no checkpoint, or a
-            pickle of more than tensors and numbers, which is refused and not run.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "weights.pth"
-        ...     torch.save({"epoch": 3, "model": {"module.a.bias": torch.ones(2)}}, path)
-        ...     read_state_dict(path)
-        {'a.bias': tensor([1., 1.])}
-    """
-    content = _load(path)
-    state = _find(content)
-    if state is None:
-        kinds = sorted({type(value).__name__ for value in content.values()}) if isinstance(content, Mapping) else []
-        held = f"a {type(content).__name__}" + (f" of {', '.join(kinds)}" if kinds else "")
-        raise _unusable(path, f"It holds {held}; weights are tensors by name, bare or under '{_WRAPPERS[0]}'.")
-    prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), "")
-    while prefix:
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), "")
-    return state
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Published entries under the network's own names; names that it does not know stay as they are."""
+        ...
 
 
-def identify(state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Names of the published architectures that weights fit, from their names and shapes; empty if none.
+@runtime_checkable
+class LoadsPublished(Protocol):
+    """A network whose published weights come in several forms, which it tells apart itself, as strictly."""
 
-    ``leve`` and ``leve-no-skips`` have the same weights and cannot be told apart.
-
-    Example:
-        >>> from endolux.models import create
-        >>> identify(create("leve-3x3").state_dict()), identify(create("leve").state_dict())
-        (('leve-3x3',), ('leve', 'leve-no-skips'))
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if "up_1.reduce.weight" in shapes:
-        return ("guidedepth-s",) if shapes["up_1.reduce.weight"][:2] == (8, 32) else ("guidedepth",)
-    block = "decoder.upsampling_block"
-    first, second = (shapes.get(f"{block}1.dual_conv.conv{index}.weight", ()) for index in (1, 2))
-    if len(first) != 4:
-        return ()
-    if any(name.startswith("encoder.backbone.features.") for name in shapes):
-        return ("leve-mobilenetv3",)
-    if not second:
-        return ("leve-3x3",)
-    if first[2] == 5:
-        return ("leve-5x5-5x5",)
-    if first[1] == 1:
-        return ("leve-3x3-dw",)
-    if len(second) == 4 and second[2] == 1:
-        return ("leve-3x3-1x1",)
-    if shapes.get(f"{block}3.connection_conv.weight", ())[1:2] == (64,):
-        return ("leve-alt-skips",)
-    return ("leve", "leve-no-skips")
+    def load_published(self, state: Mapping[str, Tensor]) -> None:
+        """Copy them, or raise what :func:`load_published` raises."""
+        ...
 
 
-def load_published(network: DepthNetwork, state: Mapping[str, Tensor]) -> None:
+def load_published(network: DepthNetwork | Part, state: Mapping[str, Tensor]) -> None:
     """Copy weights into ``network``, in place, only if every name and shape agrees and every number is finite.
 
     Raises:
@@ -145,10 +102,14 @@ def load_published(network: DepthNetwork, state: Mapping[str, Tensor]) -> None:
         endolux.errors.ModelError: error[model.variant]: These are not the weights of 'leve', but of 'leve-3x3'
         ...
     """
+    if isinstance(network, LoadsPublished):
+        network.load_published(state)
+        return
     own = network.state_dict()
+    published, state = state, network.from_published(state) if isinstance(network, HasPublishedNames) else state
     wrong = _differences(own, state)
     if wrong:
-        fits = identify(state)
+        fits = identify(published)
         other = bool(fits) and network.architecture not in fits
         raise ModelError(
             f"These are not the weights of '{network.architecture}'"
@@ -163,25 +124,30 @@ def load_published(network: DepthNetwork, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
-def load_imagenet_encoder(network: DepthNetwork, path: Path) -> Initialisation:
-    """Start the encoder of a Leve or GuideDepth from an ImageNet checkpoint: exactly as expected, or not at all.
+def load_imagenet_encoder(network: DepthNetwork | Part, path: Path) -> Initialisation:
+    """Start an encoder from an ImageNet checkpoint: exactly as expected, or not at all.
 
     For DDRNet-23-slim, 254 entries of the classification network are used, its 20 of the classifier are ignored, and
-    the 79 of pyramid pooling and head stay random. For MobileNetV3-Small every entry must match.
+    the 79 of pyramid pooling and head stay random. For MobileNetV3-Small every entry must match, and for ResNet-18 the
+    102 that are no counters; an encoder of two images gets the first convolution twice, halved.
 
     Raises:
         UsageError: ``model.imagenet`` where the architecture takes no such weights.
         ModelError: ``model.imagenet`` where the file is not that network; see also :func:`read_state_dict`.
     """
     encoder = network.imagenet_encoder() if isinstance(network, HasEncoder) else None
-    if not isinstance(encoder, (DDRNet, MobileNetV3)) or network.config().get("fused"):
+    fused = isinstance(network, DepthNetwork) and bool(network.config().get("fused"))
+    if not isinstance(encoder, (DDRNet, MobileNetV3, ResNet18)) or fused:
         raise UsageError(
             f"'{network.architecture}' cannot start from ImageNet weights",
-            why="Only the training form of Leve and GuideDepth has an encoder with published ImageNet weights.",
+            why="Only the training form of Leve, GuideDepth and AF-SfMLearner and the encoders of two images have a "
+            "part with published ImageNet weights.",
             fix="Leave the ImageNet file out.",
             error_id="model.imagenet",
         )
     state = read_state_dict(path)
+    if isinstance(encoder, ResNet18):
+        return _start_resnet(encoder, state, path)
     own = encoder.state_dict()
     partial = isinstance(encoder, DDRNet)
     used = {
@@ -209,54 +175,30 @@ def load_imagenet_encoder(network: DepthNetwork, path: Path) -> Initialisation:
     return counts
 
 
-def _load(path: Path) -> object:
-    try:
-        size = path.stat().st_size if path.is_file() else -1
-        with path.open("rb") as file:
-            head = file.read(4)
-    except FileNotFoundError as error:
+def _start_resnet(encoder: ResNet18, state: Mapping[str, Tensor], path: Path) -> Initialisation:
+    own = {name: tensor for name, tensor in encoder.state_dict().items() if not name.endswith(_COUNTER)}
+    images = encoder.conv1.in_channels // 3
+    used = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+    stem = used.get("conv1.weight")
+    if stem is not None and images > 1 and stem.ndim == 4:
+        used["conv1.weight"] = stem.repeat(1, images, 1, 1) / images
+    wrong = _differences(own, used)
+    if wrong:
+        fits = identify(state)
+        matching = sum(name in own and own[name].shape == tensor.shape for name, tensor in used.items())
         raise ModelError(
-            f"No checkpoint '{path}'",
-            why="There is no such file.",
-            fix="Check the path.",
-            error_id="model.missing",
-        ) from error
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    if size == 0:
-        raise _unusable(path, "It is empty.")
-    if size > LARGEST_BYTES:
-        raise _unusable(path, f"It has {size / 1e9:.1f} GB; checkpoints of these networks are far below 2 GB.")
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        if head[:2] == b"PK":
-            with zipfile.ZipFile(path) as archive:
-                inside = sum(entry.file_size for entry in archive.infolist())
-            if inside > LARGEST_BYTES:
-                raise _unusable(path, f"Unpacked, it would have {inside / 1e9:.1f} GB.")
-        elif head[:1] != b"\x80":
-            raise _unusable(path, "It begins neither like a zip archive nor like a pickle.")
-        with torch.serialization.safe_globals(_NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _unusable(path, f"Refused without running it: {_summary(error)}") from error
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    except ModelError:
-        raise
-    except Exception as error:
-        # A damaged pickle makes the reader fail in any way: KeyError, AttributeError, struct.error, ...
-        raise _unusable(path, f"It is truncated or damaged: {type(error).__name__}: {_summary(error)}") from error
-
-
-def _find(content: object, *, depth: int = 0) -> StateDict | None:
-    if not isinstance(content, Mapping) or not content or depth > 2:
-        return None
-    if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
-        return {name: value for name, value in content.items() if value.layout is torch.strided and not value.is_meta}
-    found = (_find(content.get(key), depth=depth + 1) for key in _WRAPPERS)
-    return next((state for state in found if state is not None), None)
+            f"'{path.name}' is not the ImageNet classification network ResNet-18",
+            why=f"{matching} of {RESNET18_USED} entries match. {wrong}",
+            fix=f"These are weights of '{fits[0]}': load them as such."
+            if fits
+            else "Use the file of ResNet-18, or leave it out to start from random weights.",
+            error_id="model.imagenet",
+        )
+    _check_finite(used)
+    with torch.no_grad():
+        for name, tensor in used.items():
+            own[name].copy_(tensor)
+    return Initialisation(len(used), len(state) - len(used), 0)
 
 
 def _differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
@@ -308,18 +250,3 @@ def _check_finite(state: Mapping[str, Tensor]) -> None:
                 fix="Use an earlier checkpoint.",
                 error_id="model.weights",
             )
-
-
-def _unusable(path: Path, why: str) -> ModelError:
-    return ModelError(
-        f"'{path}' is no usable checkpoint",
-        why=why,
-        fix="Download it again, or save its state dict alone with torch.save(network.state_dict(), FILE).",
-        error_id="model.checkpoint",
-    )
-
-
-def _summary(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = next((line for line in lines if "Unsupported" in line or "GLOBAL" in line), lines[0] if lines else "")
-    return telling[:200] or "no further detail"

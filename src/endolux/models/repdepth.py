@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Self, cast
 
 import torch
@@ -236,7 +236,7 @@ class RepDepth(DepthNetwork):
             "depth_min": depth_min,
             "depth_max": depth_max,
         }
-        self._fused = fused
+        self._fused, self._widths = fused, tuple(widths)
         self._log_min, self._log_max = math.log(depth_min), math.log(depth_max)
         self.stem = ConvBN(3, widths[0], 4, stride=4, fused=fused)
         self.stages = nn.ModuleList()
@@ -282,15 +282,37 @@ class RepDepth(DepthNetwork):
         return torch.exp(self.log_depth(image))
 
     @override
+    def feature_names(self) -> Mapping[str, int]:
+        """See :meth:`DepthNetwork.feature_names`: strides 4 to 32, the last with context."""
+        return {f"stage{index + 1}": width for index, width in enumerate(self._widths)}
+
+    @override
+    def with_features(self, image: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :meth:`DepthNetwork.with_features`."""
+        self._check_features(names)
+        log_depth, stages = self._log_depth(image)
+        return torch.exp(log_depth), {name: stages[int(name[-1]) - 1] for name in names}
+
+    @override
+    def with_disparities(self, image: Tensor, names: Sequence[str]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """See :meth:`DepthNetwork.with_disparities`."""
+        self._check_features(names)
+        log_depth, stages = self._log_depth(image)
+        return (torch.exp(-log_depth),), {name: stages[int(name[-1]) - 1] for name in names}
+
+    @override
     def log_depth(self, image: Tensor) -> Tensor:
         """See :meth:`DepthNetwork.log_depth`."""
+        return self._log_depth(image)[0]
+
+    def _log_depth(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         image = image * 4.0 - 2.0
         x = F.relu(self.stem(image), inplace=True)
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
-        x = self.deep(self.context(x))
+        features[3] = x = self.deep(self.context(x))
         for merge, skip in zip(self.merges, reversed(features[:3]), strict=True):
             x = merge(x, skip)
         if self.fine is not None:
@@ -299,7 +321,7 @@ class RepDepth(DepthNetwork):
         fraction = torch.sigmoid(self.head(x).float())
         log_depth = self._log_min + fraction * (self._log_max - self._log_min)
         scale = 2.0 if self.fine is not None else 4.0
-        return F.interpolate(log_depth, scale_factor=scale, mode="bilinear", align_corners=False)
+        return F.interpolate(log_depth, scale_factor=scale, mode="bilinear", align_corners=False), features
 
     @override
     @torch.no_grad()

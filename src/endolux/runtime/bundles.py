@@ -315,5 +315,9 @@ def _bad_card(path: Path, reason: str) -> ModelError:
 
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "card"
+    place = list(first["loc"])
+    if place[:1] == ["output"]:
+        # The tag of the kind of output is no field.
+        del place[1:2]
+    where = ".".join(str(part) for part in place) or "card"
     return f"{where}: {first['msg']}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from endolux.errors import ModelError
 from endolux.types import DepthKind
 
 SCHEMA_VERSION = 1
@@ -46,6 +48,29 @@ class Output(_Strict):
     minimum: float = Field(description="Smallest value the network can give.")
     maximum: float = Field(description="Largest value the network can give; sets the step of 16-bit files.")
 
+    @property
+    def text(self) -> str:
+        """For people."""
+        unit = "mm" if self.kind is DepthKind.METRIC else "no unit"
+        return f"{self.kind.value} ({unit}), {self.minimum:g} to {self.maximum:g}"
+
+
+class LandmarkOutput(_Strict):
+    """What comes out of a graph of landmarks: N x classes x H x W float32 probabilities at the size of its input."""
+
+    kind: Literal["landmarks"]
+    classes: tuple[str, ...] = Field(min_length=2, max_length=255, description="Names; the background first.")
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"landmarks: {', '.join(self.classes[1:])}"
+
+
+def _tag(value: object) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return "landmarks" if kind == "landmarks" else "depth"
+
 
 class FileEntry(_Strict):
     """One file of the bundle."""
@@ -72,7 +97,9 @@ class Card(_Strict):
     architecture: str
     parameters: int = Field(gt=0)
     preprocessing: Preprocessing
-    output: Output
+    output: Annotated[
+        Annotated[Output, Tag("depth")] | Annotated[LandmarkOutput, Tag("landmarks")], Discriminator(_tag)
+    ]
     trained_on: str
     intended_use: str
     limits: tuple[str, ...]
@@ -80,3 +107,19 @@ class Card(_Strict):
     derived_from: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
     files: dict[str, FileEntry]
+
+    @property
+    def depth(self) -> Output:
+        """The output of a model of depth.
+
+        Raises:
+            ModelError: ``model.kind`` for a model of landmarks.
+        """
+        if isinstance(self.output, LandmarkOutput):
+            raise ModelError(
+                f"The model '{self.name}' gives landmarks, not depth",
+                why=f"Its card says: {self.output.text}.",
+                fix="Use 'endolux segment', or give a model of depth ('endolux models ls').",
+                error_id="model.kind",
+            )
+        return self.output

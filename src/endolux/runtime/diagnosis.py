@@ -202,9 +202,13 @@ def _model(name: str) -> list[Check]:
 
 def _time_ms(name: str, *, engine: str) -> float:
     """Best of a few runs, in milliseconds: the least disturbed by other programs."""
+    from endolux.runtime.bundles import load_bundle
+    from endolux.runtime.card import LandmarkOutput
+    from endolux.runtime.landmarks import load_landmarks
     from endolux.runtime.model import load
 
-    model = load(name, engine=engine)
+    landmarks = isinstance(load_bundle(name).card.output, LandmarkOutput)
+    model = load_landmarks(name, engine=engine) if landmarks else load(name, engine=engine)
     rows, columns = np.mgrid[0:512, 0:640]
     grey = (128 + 60 * np.cos(columns / 37) + 50 * np.sin(rows / 23)).astype(np.uint8)
     image = np.ascontiguousarray(np.stack((grey, grey // 2, grey // 3), axis=-1))

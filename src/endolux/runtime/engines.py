@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from endolux.errors import DeviceError, ModelError, UsageError, missing_extra
 from endolux.runtime.bundles import read_file
+from endolux.runtime.card import LandmarkOutput
 from endolux.types import Bundle, FloatArray
 
 Precision: TypeAlias = Literal["exact", "fast"]
 Batch: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 DEFAULT_ENGINE = "onnxruntime"
 GRAPH = "model.onnx"
-_INPUT, _OUTPUT = "image", "depth"
+_INPUT = "image"
 _COMPILED_SHAPES = 4  # OpenVINO keeps this many shapes compiled
 
 
@@ -40,13 +41,13 @@ class Engine(Protocol):
     threads: int
 
     def run(self, batch: Batch) -> FloatArray:
-        """Depth for a batch.
+        """Depth (or probabilities of classes) for a batch.
 
         Args:
             batch: N x h x w x 3 uint8 or N x 3 x h x w float32, as the bundle's card says.
 
         Returns:
-            N x 1 x h x w float32.
+            N x 1 x h x w float32; of landmarks N x classes x h x w.
 
         Raises:
             DeviceError: ``device.memory`` where memory gives out.
@@ -160,15 +161,16 @@ class _OnnxRuntime:
         inputs = [value.name for value in self._session.get_inputs()]
         outputs = [value.name for value in self._session.get_outputs()]
         _check_ports(bundle, inputs, outputs)
+        self._output, self._channels = _port(bundle)
 
     def run(self, batch: Batch) -> FloatArray:
         try:
-            (depth,) = self._session.run([_OUTPUT], {_INPUT: batch})
+            (depth,) = self._session.run([self._output], {_INPUT: batch})
         except MemoryError as error:
             raise _out_of_memory(str(error)) from error
         except Exception as error:
             raise _run_error(error) from error
-        return _checked(depth, batch)
+        return _checked(depth, batch, self._channels)
 
 
 @register_engine("onnxruntime")
@@ -206,6 +208,7 @@ class _OpenVino:
         inputs = [name for port in self._model.inputs for name in sorted(port.get_names())]
         outputs = [name for port in self._model.outputs for name in sorted(port.get_names())]
         _check_ports(bundle, inputs, outputs)
+        self._output, self._channels = _port(bundle)
         self.precision = "float32"
         self._compiled: collections.OrderedDict[tuple[int, ...], object] = collections.OrderedDict()
         self._lock = threading.Lock()
@@ -238,12 +241,12 @@ class _OpenVino:
             try:
                 request = self._request(batch.shape)
                 results = request.infer({_INPUT: batch}, share_inputs=True, share_outputs=False)  # type: ignore[attr-defined]
-                depth = results[_OUTPUT]
+                depth = results[self._output]
             except MemoryError as error:
                 raise _out_of_memory(str(error)) from error
             except RuntimeError as error:
                 raise _run_error(error) from error
-        return _checked(depth, batch)
+        return _checked(depth, batch, self._channels)
 
 
 @register_engine("openvino")
@@ -251,19 +254,26 @@ def _openvino(bundle: Bundle, precision: Precision, threads: int) -> Engine:
     return _OpenVino(bundle, precision, threads)
 
 
+def _port(bundle: Bundle) -> tuple[str, int]:
+    """Name and channels of the graph's output."""
+    output = bundle.card.output
+    return ("probabilities", len(output.classes)) if isinstance(output, LandmarkOutput) else ("depth", 1)
+
+
 def _check_ports(bundle: Bundle, inputs: list[str], outputs: list[str]) -> None:
-    if inputs != [_INPUT] or _OUTPUT not in outputs:
-        raise _bad_graph(bundle, f"It takes {inputs} and gives {outputs}, instead of '{_INPUT}' and '{_OUTPUT}'.")
+    wanted = _port(bundle)[0]
+    if inputs != [_INPUT] or wanted not in outputs:
+        raise _bad_graph(bundle, f"It takes {inputs} and gives {outputs}, instead of '{_INPUT}' and '{wanted}'.")
 
 
-def _checked(depth: object, batch: Batch) -> FloatArray:
+def _checked(depth: object, batch: Batch, channels: int) -> FloatArray:
     height, width = batch.shape[1:3] if batch.dtype == np.uint8 else batch.shape[2:4]
-    expected = (batch.shape[0], 1, height, width)
+    expected = (batch.shape[0], channels, height, width)
     if not isinstance(depth, np.ndarray) or depth.shape != expected or depth.dtype != np.float32:
         found = f"{depth.shape} {depth.dtype}" if isinstance(depth, np.ndarray) else type(depth).__name__
         raise ModelError(
             f"The network gave {found} for a batch of {batch.shape}",
-            why=f"A bundle's graph gives {expected} float32: one depth a pixel of its input.",
+            why=f"The card promises {expected} float32: one value, or one a class, for each pixel of the input.",
             fix="Export the model again with 'endolux export'.",
             error_id="model.graph",
         )

@@ -56,7 +56,7 @@ class Model:
     @property
     def kind(self) -> DepthKind:
         """Meaning of the depth this model gives."""
-        return self.bundle.card.output.kind
+        return self.bundle.card.depth.kind
 
     def describe(self) -> dict[str, str | int]:
         """What ``meta.json`` records: model, hash of its card, engine, its version, precision, threads."""
@@ -200,4 +200,6 @@ def load(
         ...
     """
     bundle = load_bundle(name)
+    # Refuses models of landmarks before anything is computed.
+    _ = bundle.card.depth
     return Model(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))

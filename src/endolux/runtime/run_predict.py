@@ -162,7 +162,7 @@ def predict_source(
         model = load(
             options.model or DEFAULT_MODEL, engine=options.engine, precision=options.precision, threads=options.threads
         )
-        if options.ply and model.bundle.card.output.kind is DepthKind.RELATIVE_DISPARITY:
+        if options.ply and model.bundle.card.depth.kind is DepthKind.RELATIVE_DISPARITY:
             raise UsageError(
                 f"No point cloud from the model '{model.bundle.name}'",
                 why="It gives disparity with an unknown shift, which has no three-dimensional shape.",
@@ -215,8 +215,8 @@ class _Run:
         card = model.bundle.card
         self.meta = DepthMeta(
             format=depth_format,
-            kind=card.output.kind,
-            codes_per_unit=codes_per_unit_for(card.output),
+            kind=card.depth.kind,
+            codes_per_unit=codes_per_unit_for(card.depth),
             camera=camera,
             model=ModelMeta(name=card.name, card_sha256=model.bundle.card_sha256),
             engine=model.engine.name,

@@ -1,0 +1,97 @@
+"""From a network of landmarks to a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from endolux.errors import CheckError, UsageError
+from endolux.export.bundle import Exported, check_words
+from endolux.export.onnx import check_parity, inference_network, onnx_bytes, rounding_error, safetensors_bytes
+from endolux.export.storage import Store
+from endolux.models.landmark_network import LandmarkNetwork
+from endolux.runtime.bundles import write_bundle
+
+_LARGEST_ROUNDING = 0.02
+_UNSAID: dict[str, object] = {
+    "summary": "A network of landmarks trained with Endolux.",
+    "trained_on": "Not stated by whoever exported it.",
+    "intended_use": "Not stated by whoever exported it.",
+    "limits": ["Not evaluated. Not a medical device."],
+    "licence": "Not stated by whoever exported it.",
+}
+
+
+def export_landmarks(
+    network: LandmarkNetwork,
+    *,
+    folder: Path,
+    name: str,
+    card: Mapping[str, object] | None = None,
+    size: tuple[int, int] = (320, 256),
+    store: Store = "fp16",
+) -> Exported:
+    """Fold, check and write a network of landmarks as ``model.onnx``, ``model.safetensors`` and ``card.json``.
+
+    The graph takes ``image``, N x H x W x 3 uint8 RGB, and gives ``probabilities``, N x classes x H x W float32.
+
+    Args:
+        network: trained network.
+        folder: where the bundle shall be; must not exist.
+        name: of the bundle.
+        card: the words of the card; what is left out is said to be not stated.
+        size: (width, height) that inference works near, multiples of ``network.multiple``.
+        store: how kernels are stored; see :mod:`endolux.export.storage`.
+
+    Raises:
+        UsageError: the folder exists, the size does not fit, ``card`` holds a field that the network decides, or
+            ``export.unsupported`` for networks that read depth or are made of pretrained transformers.
+        ModelError: the weights are not finite.
+        CheckError: ONNX Runtime and torch differ, or rounding moves probabilities by more than 0.02 on average.
+    """
+    words = check_words(card, size=size, multiple=network.multiple, store=store)
+    if not network.exportable:
+        raise UsageError(
+            f"'{network.architecture}' as it is configured cannot become a bundle",
+            why="A bundle is one small graph from a picture to classes, for any size.",
+            fix="Train the light network: the recipe landmarks-light with model.config.depth auxiliary or none.",
+            error_id="export.unsupported",
+        )
+    if os.path.lexists(folder):
+        raise UsageError(
+            f"'{folder}' exists already",
+            why="A bundle is never written over another file or folder.",
+            fix="Choose a new folder, or remove the old one first.",
+            error_id="output.exists",
+        )
+    ready = inference_network(network, store=store)
+    rounding = rounding_error(network, ready, size=size)
+    if not rounding <= _LARGEST_ROUNDING:
+        raise CheckError(
+            f"Storing the weights as {store} moves probabilities by {rounding:.3f} on average",
+            why=f"At most {_LARGEST_ROUNDING} is accepted.",
+            fix="Store them as fp32, or as fp16 if this was int8.",
+            error_id="export.rounding",
+        )
+    model = onnx_bytes(ready, store=store)
+    parity = check_parity(ready, model, sizes=(size, (5 * network.multiple, 7 * network.multiple)))
+    fields: dict[str, object] = {
+        "name": name,
+        **_UNSAID,
+        **words,
+        "architecture": network.architecture,
+        "parameters": sum(parameter.numel() for parameter in ready.parameters()),
+        "preprocessing": {
+            "height": size[1],
+            "width": size[0],
+            "multiple": network.multiple,
+            "layout": "nhwc-uint8",
+            "resize": "keep-aspect",
+        },
+        "output": {"kind": "landmarks", "classes": list(network.classes)},
+    }
+    files: dict[str, bytes | Path] = {"model.onnx": model}
+    if store != "int8":
+        files["model.safetensors"] = safetensors_bytes(ready, store=store)
+    return Exported(bundle=write_bundle(folder, card_fields=fields, files=files), parity=parity, rounding=rounding)

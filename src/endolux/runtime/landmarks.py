@@ -1,0 +1,128 @@
+"""The model of landmarks: frames in, classes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from endolux.errors import ModelError
+from endolux.prep.content_area import ContentArea, find_content_area
+from endolux.prep.network_input import network_input, restore
+from endolux.runtime.bundles import load_bundle
+from endolux.runtime.card import LandmarkOutput
+from endolux.runtime.engines import DEFAULT_ENGINE, Engine, create_engine
+from endolux.types import Bundle, Frame, LandmarkMap
+
+DEFAULT_LANDMARKS = "liver-landmarks"
+"""The bundled model of landmarks."""
+
+
+class LandmarkModel:
+    """A bundle of landmarks on an engine.
+
+    Attributes:
+        bundle: the bundle, hashes checked.
+        engine: what computes.
+        classes: names of the classes, the background first.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle, self.engine = bundle, engine
+        self.classes = _output(bundle).classes
+
+    def describe(self) -> dict[str, str | int]:
+        """What a record says: model, hash of its card, engine, its version, precision, threads."""
+        return {
+            "model": self.bundle.name,
+            "card_sha256": self.bundle.card_sha256,
+            "engine": self.engine.name,
+            "engine_version": self.engine.version,
+            "precision": self.engine.precision,
+            "threads": self.engine.threads,
+        }
+
+    def predict(self, frame: Frame | npt.NDArray[np.uint8], *, area: ContentArea | None = None) -> LandmarkMap:
+        """Landmarks of one image.
+
+        Args:
+            frame: a frame, or H x W x 3 uint8 RGB.
+            area: its content area; None means the frame's own mask, or else to find it.
+
+        Returns:
+            Classes at the size of the frame; background outside the content area.
+
+        Raises:
+            UsageError: ``frame.shape`` for anything but H x W x 3 uint8.
+            DeviceError: ``device.memory``.
+        """
+        frame = frame if isinstance(frame, Frame) else Frame(image=np.asarray(frame))
+        width, height = frame.size
+        spec = self.bundle.card.preprocessing
+        if area is None and frame.valid is not None:
+            valid = frame.valid
+            source = network_input(frame.image, valid=valid, spec=spec) if valid.any() else None
+        else:
+            area = area if area is not None else find_content_area(frame.image)
+            valid = area.mask(width, height)
+            source = None
+            if area.shape != "none":
+                mask, box = None if area.is_plain else valid, area.scaled_bbox(width, height)
+                source = network_input(frame.image, valid=mask, bbox=box, spec=spec)
+        labels, best = np.zeros((height, width), np.uint8), np.ones((height, width), np.float32)
+        if source is not None:
+            planes = np.nan_to_num(self.engine.run(source.array)[0], nan=0.0)
+            # The background is the class of what is unknown, and no plane of it is needed at full size.
+            best = restore(np.ascontiguousarray(planes[0]), source)
+            for number in range(1, len(planes)):
+                plane = restore(np.ascontiguousarray(planes[number]), source)
+                better = plane > best
+                labels[better] = number
+                np.copyto(best, plane, where=better)
+            labels[~valid] = 0
+        return LandmarkMap(labels=labels, classes=self.classes, probability=best, valid=valid)
+
+
+def load_landmarks(
+    name: str | Path = DEFAULT_LANDMARKS,
+    *,
+    engine: str = DEFAULT_ENGINE,
+    precision: str = "exact",
+    threads: int | None = None,
+) -> LandmarkModel:
+    """Load a model of landmarks: a name from ``endolux models ls`` or the folder of a bundle.
+
+    Args:
+        name: name or folder.
+        engine: "onnxruntime", or "openvino" with the extra of that name.
+        precision: "exact" (float32) or "fast" (the engine chooses).
+        threads: number of threads; None means every core this process may use.
+
+    Raises:
+        ModelError: no such model, a damaged bundle, or one of depth (``model.kind``).
+        UsageError: unknown engine or precision.
+        MissingExtraError: the engine is not installed.
+
+    Example:
+        >>> load_landmarks("no-such-model")
+        Traceback (most recent call last):
+        ...
+        endolux.errors.ModelError: error[model.missing]: No model 'no-such-model'
+        ...
+    """
+    bundle = load_bundle(name)
+    _output(bundle)
+    return LandmarkModel(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))
+
+
+def _output(bundle: Bundle) -> LandmarkOutput:
+    output = bundle.card.output
+    if not isinstance(output, LandmarkOutput):
+        raise ModelError(
+            f"The model '{bundle.name}' gives depth, not landmarks",
+            why=f"Its card says: {output.text}.",
+            fix="Use 'endolux predict' for depth, or give a model of landmarks ('endolux models ls').",
+            error_id="model.kind",
+        )
+    return output
