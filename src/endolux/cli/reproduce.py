@@ -34,6 +34,7 @@ def reproduce(
     imagenet_mobilenetv3: Path | None = None,
     jobs: Jobs = None,
     rows: str | None = None,
+    real_data: Path | None = None,
     changes: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     as_json: JsonFlag = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
@@ -45,8 +46,8 @@ def reproduce(
 
     Args:
         system: what to repeat, such as leve.
-        scale: desk (one CPU, within the hour, on synthetic data), full (the published setting, needs --data), or smoke
-            (everything once at toy size; its figures mean nothing).
+        scale: desk (one CPU, within the hour, on synthetic data), full (the published setting; leve needs --data), or
+            smoke (everything once at toy size; its figures mean nothing).
         output: folder of the runs, results.json and tables.md; default: reproduce-SYSTEM-SCALE.
         seeds: such as 0,1,2.
         minutes: no run is begun that would not end within this budget (desk: 60).
@@ -56,6 +57,8 @@ def reproduce(
         imagenet_mobilenetv3: ImageNet weights of the MobileNetV3-Small encoder, for the row that has it.
         jobs: runs at a time.
         rows: only these, such as 3x3+3x3,ts-25.
+        real_data: folder with loose real frames as published (C3VD, SimCol3D, EndoSLAM, a liver mesh), for zero-shot
+            tables; without it those tables are left out.
         changes: KEY.PATH=VALUE on top of every recipe; the figures are then those of another experiment.
         as_json: print results.json instead of the tables.
         quiet: no progress.
@@ -75,6 +78,7 @@ def reproduce(
         jobs=jobs,
         rows=tuple(word.strip() for word in rows.split(",")) if rows else (),
         changes=tuple(changes or ()),
+        real_data=real_data,
     )
     folder = output or Path(f"reproduce-{system}-{scale}")
     found = run(system, folder, options=options, say=(lambda _line: None) if quiet else render.note)

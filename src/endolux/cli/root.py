@@ -20,6 +20,8 @@ from endolux.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, DeviceError, End
 
 _VERBS = (
     "predict",
+    "segment",
+    "trajectory",
     "demo",
     "models",
     "evaluate",
@@ -100,7 +102,7 @@ class _InterruptedError(EndoluxError):
         super().__init__(
             what,
             why="It was interrupted (Ctrl-C or a termination signal).",
-            fix="Run it again; 'endolux predict' and 'endolux train' continue where they stopped with --resume.",
+            fix="Run it again; 'endolux predict', 'segment' and 'train' continue where they stopped with --resume.",
             error_id="run.interrupted",
         )
 

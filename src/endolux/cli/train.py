@@ -34,6 +34,7 @@ def train(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     resume: Resume = False,
     list_: List = False,
+    commercial: Annotated[bool, Parameter(name="--commercial", negative=())] = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Train a network by a recipe: 'endolux train leve --data shards -o runs/leve batch=4 epochs=5'.
@@ -47,6 +48,7 @@ def train(
         output: folder of the run: recipe.yaml, log.jsonl, TensorBoard files, checkpoints.
         resume: go on with the run in the output folder, by its own recipe.
         list_: print the recipes.
+        commercial: refuse teachers and initial weights whose licence does not allow commercial use.
         as_json: print JSON.
     """
     if list_:
@@ -63,6 +65,10 @@ def train(
     moved = [text for text in given if _CHANGE.match(text) and not Path(text).exists()]
     sources = [text for text in given if text not in moved]
     resolved = resolve(recipe, [*moved, *changes], sources, output if resume else None)
+    if commercial:
+        from endolux.train.origins import require_commercial_origins
+
+        require_commercial_origins(resolved)
     if "WORLD_SIZE" in os.environ:
         # DDP otherwise warns of a setting that some variants need.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -111,6 +111,10 @@ class Dataset(abc.ABC):
     def files(self, key: FrameKey) -> Sequence[Path]:
         """The files that make up a frame, for manifests and hashes."""
 
+    def view(self, key: FrameKey) -> Sample:
+        """Read one frame; its reference depth may be left out, where reading it costs much."""
+        return self.load(key)
+
     def neighbours(self, key: FrameKey, offsets: Sequence[int] = (-1, 1)) -> list[FrameKey | None]:
         """Keys of the frames at the given distances in the same sequence and side; None where there is none."""
         present = {

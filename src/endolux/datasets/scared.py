@@ -135,6 +135,12 @@ class Scared(Dataset):
 
     @override
     def load(self, key: FrameKey) -> Sample:
+        sample = self.view(key)
+        depth, excluded = self.depth(key, camera=sample.frame.camera, size=sample.frame.size)
+        return dataclasses.replace(sample, depth=depth, excluded=excluded)
+
+    @override
+    def view(self, key: FrameKey) -> Sample:
         sequence = self._sequence(key)
         image = self.image(key)
         size = image.shape[1], image.shape[0]
@@ -144,9 +150,8 @@ class Scared(Dataset):
             pose = np.eye(4)
         elif content is not None:
             pose = pose_of(*content)
-        depth, excluded = self.depth(key, camera=camera, size=size)
         frame = Frame(image=image, index=key.index, name=str(key), camera=camera)
-        return Sample(key=key, frame=frame, depth=depth, pose=pose, excluded=excluded)
+        return Sample(key=key, frame=frame, pose=pose)
 
     def image(self, key: FrameKey) -> ImageArray:
         """The left picture of a frame, H x W x 3 RGB. Raises InputError."""

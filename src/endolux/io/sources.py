@@ -201,6 +201,15 @@ class ImageListSource(Source):
                 item = Failure(index=index, name=name, error=error)
             yield item
 
+    @property
+    def relative_names(self) -> tuple[str, ...]:
+        """The names as :meth:`frames` gives them, in order."""
+        return tuple(self._names)
+
+    def files(self) -> list[Path]:
+        """The files in their order, for whoever reads them in another one."""
+        return [Path(self._root, name) for name in self._names]
+
 
 class GlobSource(ImageListSource):
     """Image files that match a pattern."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from endolux.errors import UsageError
+from endolux.losses.masks import has_any, inside_only, smallest
 
 CanonicalMode: TypeAlias = Literal["scale", "affine"]
 """``scale``: blind to a positive factor on the disparity; ``affine``: to a factor and a shift."""
@@ -70,16 +71,17 @@ def canonical(
         values = precise(disparity)
         inside = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
         if mode == "scale":
-            if bool(((values <= 0.0) & inside).any()):
+            values = inside_only(values, inside, fill=1.0)
+            if bool(values.detach().min() <= 0.0):
                 raise UsageError(
                     "Disparities that are not positive, in scale mode",
                     why="Scale mode takes their logarithm; a map with an unknown shift does not have one.",
                     fix="Give inverse depths above 0, mask the rest, or use mode='affine'.",
                     error_id="loss.kind",
                 )
-            values = torch.where(inside, values, 1.0).log()
+            values = values.log()
         parts, counted = _split(values, windows, 0.0), _split(inside, windows, False)
-        centred = torch.where(counted, parts - _median(parts, counted), 0.0)
+        centred = inside_only(parts - _median(parts, counted), counted)
         if mode == "affine":
             centred = centred / _deviation(centred, counted).clamp(min=DEVIATION_FLOOR)
         return _join(centred, windows, (height, width))
@@ -141,7 +143,7 @@ def canonical_pair(
         known = torch.isfinite(taught) & (
             (taught > 0.0) if mode == "scale" else torch.ones_like(taught, dtype=torch.bool)
         )
-        taught = torch.where(known, taught, 1.0)
+        taught = inside_only(taught, known, fill=1.0)
         size = (student.shape[2], student.shape[3])
         if taught.shape[2:] != size:
             taught = F.interpolate(taught, size, mode="bilinear", antialias=True, align_corners=False)
@@ -202,7 +204,7 @@ def require_pixels(mask: Tensor, what: str) -> None:
     Example:
         >>> require_pixels(torch.ones(1, 1, 2, 2, dtype=torch.bool), "The mask")
     """
-    if not bool(mask.any()):
+    if not has_any(mask):
         raise UsageError(
             f"{what} leaves no pixel in any of {len(mask)} images",
             why="A mean over nothing has no value; field of view, speculars, reliability or erosion took everything.",
@@ -227,13 +229,17 @@ def _as_disparity(values: Tensor, kind: MapKind) -> Tensor:
 
 def _median(values: Tensor, mask: Tensor) -> Tensor:
     """Lower median inside the mask, N x 1 x 1 x 1; 0 where there is none."""
-    lowest = torch.where(mask, values, torch.nan).flatten(1).nanmedian(dim=1).values
-    return torch.where(mask.flatten(1).any(dim=1), lowest, 0.0).view(-1, 1, 1, 1)
+    rows, inside = values.flatten(1), mask.flatten(1)
+    counts = inside.count_nonzero(dim=1)
+    lowest = smallest(torch.where(inside, rows.detach(), torch.inf), (counts.clamp(min=1) + 1) // 2)
+    # The gradient goes to a pixel that is the median.
+    place = (inside & (rows.detach() == lowest)).view(torch.uint8).argmax(dim=1, keepdim=True)
+    return torch.where(counts[:, None] > 0, rows.gather(1, place), 0.0).view(-1, 1, 1, 1)
 
 
 def _deviation(centred: Tensor, mask: Tensor) -> Tensor:
-    total = torch.where(mask, centred.abs(), 0.0).sum(dim=(1, 2, 3), keepdim=True)
-    return total / mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+    total = inside_only(centred.abs(), mask).sum(dim=(1, 2, 3), keepdim=True)
+    return total / mask.count_nonzero(dim=(1, 2, 3)).view(-1, 1, 1, 1).clamp(min=1)
 
 
 def _split(maps: Tensor, windows: int, fill: float) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from endolux.errors import UsageError
 from endolux.losses.canonical import batch_mean, check_maps, precise, require_pixels
+from endolux.losses.masks import as_weight, inside_only, smallest
 
 KEEP = 0.9
 LEVELS = 4
@@ -111,13 +112,14 @@ def gradient(student: Tensor, teacher: Tensor, mask: Tensor | None = None, *, le
             if min(residual.shape[2:]) < 3:
                 inside = valid[..., :0, :0]
             else:
-                # A 3 x 3 minimum: the mask eroded by one pixel, without the rim that Sobel cannot reach.
-                inside = F.max_pool2d((~valid).to(residual.dtype), 3, stride=1) == 0.0
+                # The mask eroded by one pixel, without the rim that Sobel cannot reach.
+                inside = valid[..., :-2, :] & valid[..., 1:-1, :] & valid[..., 2:, :]
+                inside = inside[..., :-2] & inside[..., 1:-1] & inside[..., 2:]
             if level == 0:
                 require_pixels(inside, "The mask, eroded by one pixel,")
             if inside.numel():
-                steps = torch.where(inside, _sobel(residual), 0.0)
-                total = total + batch_mean(steps.sum(dim=(1, 2, 3)), inside.sum(dim=(1, 2, 3)))
+                steps = inside_only(_sobel(residual), inside)
+                total = total + batch_mean(steps.sum(dim=(1, 2, 3)), inside.count_nonzero(dim=(1, 2, 3)))
         return total / levels
 
 
@@ -137,30 +139,33 @@ def full_size(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def _residual(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     # Both replaced, not the difference: the gradient of a NaN that is not used is still NaN.
-    return torch.where(mask, student, 0.0) - torch.where(mask, teacher, 0.0)
+    return inside_only(student, mask) - inside_only(teacher, mask)
 
 
 def _trimmed(student: Tensor, teacher: Tensor, mask: Tensor | None, keep: float) -> Tensor:
     inside = torch.ones_like(student, dtype=torch.bool) if mask is None else mask
     error = _residual(student, teacher, inside).abs().flatten(1)
     inside = inside.flatten(1)
-    counts = inside.sum(dim=1)
+    counts = inside.count_nonzero(dim=1)
     # The small addend: 0.9 * 100 is not 90 in floating point.
     kept = (keep * counts.double() + 1e-6).floor().long().clamp(min=1)
     with torch.no_grad():
-        ordered = torch.where(inside, error, torch.inf).sort(dim=1).values
-        limit = ordered.gather(1, (kept - 1)[:, None])
-        below = inside & (error < limit)
-        ties = inside & (error == limit)
+        ordered = torch.where(inside, error, torch.inf)
+        limit = smallest(ordered, kept)
+        below, ties = ordered < limit, ordered == limit
         # Equal errors share what is left of the quota, so that the order of pixels cannot matter.
-        share = (kept - below.sum(dim=1)) / ties.sum(dim=1).clamp(min=1)
-        weight = below.to(error.dtype) + ties.to(error.dtype) * share[:, None].to(error.dtype)
+        share = (kept - below.count_nonzero(dim=1)) / ties.count_nonzero(dim=1).clamp(min=1)
+        weight = as_weight(below, error) + as_weight(ties, error) * share[:, None].to(error.dtype)
     return batch_mean((error * weight).sum(dim=1), torch.where(counts > 0, kept, 0))
 
 
 def _halve(residual: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    valid = F.max_pool2d((~valid).to(residual.dtype), 2) == 0.0
-    return torch.where(valid, F.avg_pool2d(residual, 2), 0.0), valid
+    rows, columns = valid.shape[2] // 2 * 2, valid.shape[3] // 2 * 2
+    valid = valid[..., 0:rows:2, :] & valid[..., 1:rows:2, :]
+    valid = valid[..., 0:columns:2] & valid[..., 1:columns:2]
+    means = residual[..., 0:rows:2, :] + residual[..., 1:rows:2, :]
+    means = (means[..., 0:columns:2] + means[..., 1:columns:2]) * 0.25
+    return inside_only(means, valid), valid
 
 
 def _sobel(maps: Tensor) -> Tensor:

@@ -16,6 +16,12 @@ from torch import Tensor
 
 from endolux.errors import ModelError, from_os_error
 from endolux.models import DepthNetwork, create
+from endolux.models.dpt import DPTNetwork
+from endolux.models.landmark_network import ExportedNetwork, LandmarkNetwork, create_landmarks
+from endolux.models.landmarks_light import LandmarksLight
+from endolux.models.litenet import LiteNet
+from endolux.models.parts import parts
+from endolux.models.transplant import read_transformers, start_from
 
 _NAME = re.compile(r"step-(\d{8})")
 _STATE = "state"
@@ -197,9 +203,26 @@ def load_network(run: Path, *, average: bool = True, which: str = "last") -> tup
     Raises:
         ModelError: none there, damaged, or not the weights of the architecture it names.
     """
+    network, state = load_exported(run, average=average, which=which)
+    if isinstance(network, LandmarkNetwork):
+        raise ModelError(
+            f"The run '{run}' is of '{state.architecture}', which gives landmarks",
+            why="A network of depth is wanted here.",
+            fix="Give a run that was trained for depth.",
+            error_id="model.kind",
+        )
+    return network, state
+
+
+def load_exported(run: Path, *, average: bool = True, which: str = "last") -> tuple[ExportedNetwork, State]:
+    """:func:`load_network` for a network of depth or of landmarks."""
     folder = (best(run) if which == "best" else None) or newest(run)
     state = read_state(folder)
-    network = create(state.architecture, **state.config)
+    network: ExportedNetwork
+    if state.architecture in parts():
+        network = create_landmarks(state.architecture, **state.config)
+    else:
+        network = create(state.architecture, **state.config)
     weights = (read_average(folder) if average else None) or read_weights(folder, state.exported)
     try:
         network.load_state_dict(weights)
@@ -208,22 +231,65 @@ def load_network(run: Path, *, average: bool = True, which: str = "last") -> tup
     return network.eval(), state
 
 
+def load_landmarks_into(network: LandmarkNetwork, source: Path) -> None:
+    """Start a network of landmarks from another run, or the light one from the encoder of a LiteNet trained for depth.
+
+    Raises:
+        ModelError: ``model.variant`` for weights of another architecture; ``model.missing``, ``model.checkpoint``.
+    """
+    folder = newest(source)
+    other, state = load_exported(folder)
+    if state.architecture == network.architecture:
+        try:
+            network.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise _damaged(folder, error) from error
+        return
+    if isinstance(network, LandmarksLight) and isinstance(other, LiteNet) and other.size == network.size:
+        network.load_encoder(other)
+        return
+    raise ModelError(
+        f"The checkpoint '{folder}' is of '{state.architecture}', and the network is '{network.architecture}'",
+        why="Weights belong to one architecture. The light network of landmarks may start from a litenet of its size.",
+        fix=f"Give a checkpoint of '{network.architecture}'.",
+        error_id="model.variant",
+    )
+
+
 def load_weights_into(network: DepthNetwork, source: Path) -> None:
     """Start a network from the weights of another run, or from a published file.
 
     Args:
         network: to fill, in place.
-        source: run or checkpoint folder, or a file for :func:`endolux.models.published.load_published`.
+        source: run or checkpoint folder, a file for :func:`endolux.models.published.load_published`, or a folder for
+            :func:`endolux.models.published_folder.load_depth`; for networks with a transformer also a folder in the
+            layout of ``transformers`` or a hub id.
 
     Raises:
         ModelError: ``model.variant`` for weights of another architecture; ``model.missing``, ``model.checkpoint``.
     """
+    if isinstance(network, DPTNetwork) and _is_foundation(source):
+        network.load_published(read_transformers(str(source)))
+        return
     if source.is_file():
         from endolux.models.published import load_published, read_state_dict
 
         load_published(network, read_state_dict(source))
         return
+    if not checkpoints(source) and not (source / "state.json").is_file():
+        from endolux.models.published import load_published, read_state_dict
+        from endolux.models.published_folder import FAMILIES, is_published_folder, load_depth
+
+        if network.architecture in FAMILIES and is_published_folder(source):
+            load_depth(network, source)
+            return
+        if is_published_folder(source):
+            load_published(network, read_state_dict(source))
+            return
     folder = newest(source)
+    if isinstance(network, DPTNetwork):
+        start_from(network, load_network(folder)[0])
+        return
     state = read_state(folder)
     if state.architecture != network.architecture:
         raise ModelError(
@@ -236,6 +302,13 @@ def load_weights_into(network: DepthNetwork, source: Path) -> None:
         network.load_state_dict(read_average(folder) or read_weights(folder, state.exported))
     except RuntimeError as error:
         raise _damaged(folder, error) from error
+
+
+def _is_foundation(source: Path) -> bool:
+    """Whether a path is a folder in the layout of transformers, or a hub id (``OWNER/NAME``, and no such path)."""
+    if source.exists():
+        return (source / "config.json").is_file()
+    return len(source.parts) == 2 and not source.is_absolute() and source.suffix not in (".pth", ".pt", ".safetensors")
 
 
 def _serialised(tensors: Mapping[str, Tensor]) -> bytes:

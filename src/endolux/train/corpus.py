@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
 from endolux.errors import InputError
+from endolux.train.snippets import SnippetRule, Snippets
 from endolux.train.sources import Clip, Source, open_source
 
 
@@ -15,12 +16,15 @@ class Corpus:
     Args:
         sources: see :func:`endolux.train.sources.open_source`.
         held_out: names of the clips that are kept out of the training.
+        snippets: makes snippets of the clips; None for single pictures.
 
     Raises:
         InputError, UsageError: see there; ``train.no-data`` without any source.
     """
 
-    def __init__(self, sources: Sequence[str], *, held_out: Collection[str] = ()) -> None:
+    def __init__(
+        self, sources: Sequence[str], *, held_out: Collection[str] = (), snippets: SnippetRule | None = None
+    ) -> None:
         if not sources:
             raise InputError(
                 "No training data",
@@ -30,6 +34,12 @@ class Corpus:
             )
         self._sources: list[Source] = [open_source(source) for source in sources]
         self.held_out = frozenset(held_out)
+        self._snippets = None if snippets is None else Snippets(snippets)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or assumed, for people; grows as clips are opened."""
+        return () if self._snippets is None else tuple(self._snippets.notes)
 
     def clips(self) -> list[Clip]:
         """What is there now, without what is held out."""
@@ -41,11 +51,14 @@ class Corpus:
                 fix="Hold out a smaller share (data.validation.fraction), or give more data.",
                 error_id="train.no-data",
             )
-        return found
+        return self._cut(found)
 
     def kept(self) -> list[Clip]:
         """What is held out."""
-        return [clip for source in self._sources for clip in source.clips() if clip.name in self.held_out]
+        return self._cut([clip for source in self._sources for clip in source.clips() if clip.name in self.held_out])
+
+    def _cut(self, clips: list[Clip]) -> list[Clip]:
+        return clips if self._snippets is None else self._snippets.of(clips)
 
     def as_counted(self, counts: Mapping[str, int]) -> list[Clip]:
         """The clips that a pass began with, even if more samples have come since.
@@ -54,8 +67,13 @@ class Corpus:
             InputError: ``train.data-changed`` where some are no longer there.
         """
         clips = []
+        # Snippets are counted, and not the pictures that they are made of.
+        cut = {(clip.name, clip.count): clip for clip in self.clips()} if self._snippets is not None else None
         for name, count in counts.items():
-            clip = next((c for source in self._sources if (c := source.reopened(name, count)) is not None), None)
+            if cut is not None:
+                clip = cut.get((name, count))
+            else:
+                clip = next((c for source in self._sources if (c := source.reopened(name, count)) is not None), None)
             if clip is None:
                 raise InputError(
                     f"'{name}' no longer has the {count} samples that the interrupted run was using",

@@ -15,18 +15,21 @@ import torch
 from accelerate import Accelerator
 
 from endolux.models import DepthNetwork
+from endolux.models.landmark_network import ExportedNetwork, LandmarkNetwork
 from endolux.train import checkpoints as store
 from endolux.train.examiner import Examiner
 from endolux.train.feed import Feed, open_data
 from endolux.train.interruption import interruption
 from endolux.train.learner import Learner
 from endolux.train.log import Listener, Log
+from endolux.train.origins import origins
 from endolux.train.parallel import open_accelerator
 from endolux.train.recipe import Recipe
 from endolux.train.run_folder import check_output, check_same_run, recorded_recipe, write_record
 from endolux.train.schedule import rate_factor
+from endolux.train.snippets import SnippetRule
 from endolux.train.stream import Position
-from endolux.train.task import Task
+from endolux.train.task import Progress, Task
 from endolux.train.tasks import build_task
 from endolux.train.validation import check_protocols
 
@@ -112,7 +115,9 @@ class _Run:
         self._listener: Listener | None = None
         fields = dict(state.position) if state is not None else {}
         self.position = Position(**fields)  # type: ignore[arg-type]
-        corpus, held_out = open_data(recipe.data, loop)
+        corpus, held_out = open_data(
+            recipe.data, loop, snippets=None if recipe.video is None else SnippetRule.of(recipe.video)
+        )
         torch.manual_seed(recipe.seed)
         self.task = task or build_task(recipe)
         self.feed = Feed(
@@ -149,6 +154,7 @@ class _Run:
                 batch, position = next(batches)
                 if position.taken == self.feed.stream.step_samples:
                     self.learner.statistics_frozen = False
+                self.task.advance(Progress(step=self.step, steps=self.steps, steps_per_epoch=self.feed.steps_per_epoch))
                 interrupted, rate, values = self.learner.take(
                     batch, self._factor(position), step=self.step, interrupted=asked()
                 )
@@ -171,7 +177,7 @@ class _Run:
                 if due or better or interrupted:
                     self._last = self._write()
                 if due and on_checkpoint is not None and not interrupted:
-                    measured = on_checkpoint(self.learner.averaged(), self.step) if main else {}
+                    measured = on_checkpoint(cast(DepthNetwork, self.learner.averaged()), self.step) if main else {}
                     if log is not None and measured:
                         log.write({"step": self.step, **measured})
                 if due or better:
@@ -190,7 +196,9 @@ class _Run:
             "threads": torch.get_num_threads(),
             "data_sha256": self.feed.corpus.sha256(),
             "held_out": sorted(self.feed.corpus.held_out),
+            "origins": [dataclasses.asdict(origin) for origin in origins(self.recipe)],
             "task": dict(self.task.summary()),
+            "notes": list(self.feed.corpus.notes),
         }
         write_record(self.output, self.recipe, facts)
         return Log(self.output, step=self.step, listener=listener)
@@ -254,8 +262,8 @@ class _Run:
         return self.output / f"step-{self.step:08d}"
 
 
-def _exported(task: Task) -> DepthNetwork:
+def _exported(task: Task) -> ExportedNetwork:
     network = task.networks[task.exported]
-    if not isinstance(network, DepthNetwork):
-        raise TypeError(f"the exported network is a {type(network).__name__}, not a DepthNetwork")
+    if not isinstance(network, DepthNetwork | LandmarkNetwork):
+        raise TypeError(f"the exported network is a {type(network).__name__}, and gives neither depth nor landmarks")
     return network

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from endolux.errors import ModelError
+from endolux.models import DepthNetwork
 from endolux.train.batches import held_out_batches
 from endolux.train.parallel import share
 from endolux.train.validation import Best, run_protocols, validate
@@ -13,7 +14,7 @@ from endolux.train.validation import Best, run_protocols, validate
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from endolux.models import DepthNetwork
+    from endolux.models.landmark_network import ExportedNetwork
     from endolux.train.feed import Feed
     from endolux.train.recipe import Recipe
     from endolux.train.stream import Position
@@ -56,7 +57,7 @@ class Examiner:
             return inside or position.ends(samples) or step == self._feed.steps
         return step == self._feed.steps or (every is not None and step % every == 0)
 
-    def examine(self, network: DepthNetwork) -> Mapping[str, float]:
+    def examine(self, network: ExportedNetwork) -> Mapping[str, float]:
         """Scores by name, the same in every process. A collective call.
 
         Raises:
@@ -82,7 +83,7 @@ class Examiner:
             )
         return cast("Mapping[str, float]", shared)
 
-    def _scores(self, network: DepthNetwork) -> dict[str, float]:
+    def _scores(self, network: ExportedNetwork) -> dict[str, float]:
         recipe, device = self._recipe, self._accelerator.device
         scores: dict[str, float] = {}
         size = recipe.data.size
@@ -97,7 +98,7 @@ class Examiner:
             mean = recipe.evaluation.mean == "reproduce"
             measured = validate(self._task, network, batches, device=device, reproduce_mean=mean)
             scores = {f"validation/{name}": value for name, value in measured.items()}
-        if recipe.evaluation.protocols:
+        if recipe.evaluation.protocols and isinstance(network, DepthNetwork):
             scores |= run_protocols(
                 recipe.evaluation.protocols,
                 network,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from endolux.errors import UsageError
 from endolux.train.corpus import Corpus, draw_held_out
 from endolux.train.samples import Reader, Samples
+from endolux.train.snippets import SnippetRule
 from endolux.train.sources import Clip
 from endolux.train.stream import Place, Position, Stream
 from endolux.train.task import Start, Task
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from endolux.train.recipe import Data, Recipe
 
 
-def open_data(data: Data, loop: Mapping[str, object]) -> tuple[Corpus, list[Clip]]:
+def open_data(
+    data: Data, loop: Mapping[str, object], *, snippets: SnippetRule | None = None
+) -> tuple[Corpus, list[Clip]]:
     """The training data of a recipe, and what it is scored on.
 
     Args:
         data: section of the recipe.
+        snippets: makes snippets of the clips, for a training on video.
         loop: what a checkpoint keeps of the loop: what was held out when the run began stays held out.
 
     Raises:
@@ -31,10 +36,12 @@ def open_data(data: Data, loop: Mapping[str, object]) -> tuple[Corpus, list[Clip
     """
     kept = loop.get("held_out")
     drawn = tuple(kept) if isinstance(kept, list) else draw_held_out(data.sources, data.validation.fraction)
-    corpus = Corpus(data.sources, held_out=drawn)
+    corpus = Corpus(data.sources, held_out=drawn, snippets=snippets)
     held_out = corpus.kept()
     if data.validation.sources:
-        held_out += Corpus(data.validation.sources).clips()
+        # The list names what is learnt from; what is held out in other sources is scored as it is.
+        rule = None if snippets is None else dataclasses.replace(snippets, listed=None, static_below=0.0)
+        held_out += Corpus(data.validation.sources, snippets=rule).clips()
     return corpus, held_out
 
 
@@ -98,7 +105,12 @@ class Feed:
     def reader_anew(self, on_unreadable: Callable[[str, str], None] | None = None) -> Reader:
         """A reader by the recipe's rules that has counted nothing yet."""
         limit = self._recipe.data.unreadable_limit
-        return Reader(limit=limit, needs_depth=self._task.needs_depth, on_unreadable=on_unreadable)
+        return Reader(
+            limit=limit,
+            needs_depth=self._task.needs_depth,
+            needs_labels=self._task.needs_labels,
+            on_unreadable=on_unreadable,
+        )
 
     def stored_size(self) -> tuple[int, int]:
         """(width, height) of the first stored picture."""
@@ -108,6 +120,8 @@ class Feed:
     def start(self, output: Path, step: int) -> Start:
         """What the task may need before it goes on from ``step``."""
         samples = Samples(self.corpus.clips())
+        for note in self.corpus.notes:
+            self._tell({"message": note})
         return Start(
             output=output,
             count=len(samples),

@@ -21,7 +21,7 @@ from endolux.train.record_files import RecordFiles, not_stored
 from endolux.types import DepthKind, ImageArray
 
 if TYPE_CHECKING:
-    from endolux.models.teachers import Teacher
+    from endolux.models.teachers import Teacher, TeacherOutput
 
 FEATURE_GRID = (12, 16)
 _ABOUT = "about.json"
@@ -228,15 +228,8 @@ class KnowledgeCache:
     def _ask(self, image: ImageArray) -> Knowledge:
         answer = self.teacher.predict(image, size=self.map_size, features=self._features)
         features = {name: pooled(feature, self._grid) for name, feature in answer.features.items()}
-        # A bundle that finds no content area says nothing, and may; a network that gives NaN throughout is broken.
-        nothing = answer.kind is DepthKind.RELATIVE_DISPARITY and not np.isfinite(answer.map).any()
-        if nothing or not all(np.isfinite(feature).all() for feature in features.values()):
-            raise InputError(
-                f"The teacher '{self.teacher.name}' gives values that are no numbers",
-                why="Infinite or undefined values appeared in its output or its layers.",
-                fix="Use sound weights.",
-                error_id="knowledge.not-finite",
-            )
+        if not getattr(self.teacher, "checked", False):
+            check_answer(answer, self.teacher.name)
         return Knowledge(map=answer.knowledge(), features=features)
 
     def _describe(self) -> None:
@@ -259,6 +252,27 @@ class KnowledgeCache:
             self._described = True
 
 
+def check_answer(answer: TeacherOutput, name: str) -> None:
+    """Refuse what a broken network says.
+
+    Args:
+        answer: a teacher's.
+        name: of the teacher.
+
+    Raises:
+        InputError: ``knowledge.not-finite`` where a disparity is nowhere a number, or a feature is not one.
+    """
+    # A bundle that finds no content area says nothing, and may; a network that gives NaN throughout is broken.
+    nothing = answer.kind is DepthKind.RELATIVE_DISPARITY and not np.isfinite(answer.map).any()
+    if nothing or not all(np.isfinite(feature).all() for feature in answer.features.values()):
+        raise InputError(
+            f"The teacher '{name}' gives values that are no numbers",
+            why="Infinite or undefined values appeared in its output or its layers.",
+            fix="Use sound weights.",
+            error_id="knowledge.not-finite",
+        )
+
+
 def open_teacher(spec: str, *, input_size: tuple[int, int] | None = None, device: str = "cpu") -> Teacher:
     """:func:`endolux.models.teachers.open_teacher` that also reads training runs (their averaged weights).
 
@@ -269,8 +283,22 @@ def open_teacher(spec: str, *, input_size: tuple[int, int] | None = None, device
     from endolux.train.checkpoints import load_network
 
     return teachers.open_teacher(
-        spec, input_size=input_size, device=device, load_run=lambda folder: load_network(folder)[0]
+        spec,
+        input_size=input_size or _trained_size(spec),
+        device=device,
+        load_run=lambda folder: load_network(folder)[0],
     )
+
+
+def _trained_size(spec: str) -> tuple[int, int] | None:
+    """(width, height) that the recipe of a run trained at: no network is to see pictures of ten times that size."""
+    folder = Path(spec).expanduser()
+    if not (folder / "run.json").is_file() or (folder / "card.json").is_file():
+        return None
+    from endolux.train.run_folder import recorded_recipe
+
+    recipe = recorded_recipe(folder)
+    return None if recipe is None else recipe.data.size
 
 
 def check_preprocessing(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from endolux.adapt import GaLoreAdamW
 from endolux.errors import InputError, ModelError
-from endolux.models import DepthNetwork
+from endolux.models.landmark_network import ExportedNetwork
 from endolux.train import checkpoints as store
 from endolux.train.averaging import MovingAverage, whole
 from endolux.train.optimisers import restore_state, state_tensors
@@ -53,7 +54,7 @@ class Learner:
     def __init__(
         self,
         task: Task,
-        exported: DepthNetwork,
+        exported: ExportedNetwork,
         recipe: Recipe,
         accelerator: Accelerator,
         *,
@@ -170,10 +171,15 @@ class Learner:
             clip = self.recipe.clip if self.recipe.clip is not None else math.inf
             norm = accelerator.clip_grad_norm_(part.parameters, clip)
             values["gradient_norm"] = float(whole(norm)) if isinstance(norm, Tensor) else float(norm)
-        # The scaler of fp16 meets gradients that are not finite by design, and leaves the step out.
-        if not finite({k: v for k, v in values.items() if accelerator.scaler is None or k != "gradient_norm"}):
+        inner = inner_optimiser(optimiser)
+        # The scaler of fp16 meets gradients that are not finite by design, and leaves the step out; so does GaLore,
+        # which counts them and gives up after some in a row.
+        borne = accelerator.scaler is not None or isinstance(inner, GaLoreAdamW)
+        if not finite({k: v for k, v in values.items() if not borne or k != "gradient_norm"}):
             raise not_finite(self.output, batches, values, step=step + 1, rank=accelerator.process_index)
         optimiser.step()
+        if isinstance(inner, GaLoreAdamW):
+            values["skipped"] = float(inner.skipped)
         return {**values, "interrupted": stop}
 
     def _tensors(self, batch: Batch) -> Tensors:
@@ -194,7 +200,7 @@ class Learner:
         if self.average is not None:
             self.average.update(step=step)
 
-    def averaged(self) -> DepthNetwork:
+    def averaged(self) -> ExportedNetwork:
         """The exported network with the averaged weights, in evaluation mode; a copy that every call fills anew."""
         live = self.exported.state_dict()
         weights = {k: whole(v) for k, v in live.items()} if self.average is None else self.average.tensors()

@@ -79,7 +79,7 @@ def build_parts(task: Task, recipe: Recipe, accelerator: Accelerator) -> list[Pa
         module, optimiser = distribute(
             Trained(update, networks),
             lambda module, settings=settings: build_optimiser(  # type: ignore[misc]
-                [p for p in module.parameters() if p.requires_grad], settings
+                [p for p in module.parameters() if p.requires_grad], settings, module=module, seed=recipe.seed
             ),
             accelerator,
             recipe,

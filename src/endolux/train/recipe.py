@@ -11,23 +11,36 @@ import yaml
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from endolux.errors import UsageError
-from endolux.train.recipe_data import Data, EndoscopeAugmentation, LeveAugmentation, NoAugmentation, Validation
+from endolux.train.recipe_adapt import Adapt
+from endolux.train.recipe_data import (
+    Data,
+    EndoscopeAugmentation,
+    LandmarkAugmentation,
+    LeveAugmentation,
+    NoAugmentation,
+    Validation,
+    VideoAugmentation,
+)
 from endolux.train.recipe_distillation import Distillation, Feature, FeaturePair, Relation, Response, Teacher
 from endolux.train.recipe_errors import invalid, nearest
 from endolux.train.recipe_evaluation import EarlyStop, Evaluation, ProtocolRun
-from endolux.train.recipe_loss import LeveLoss, LogDepthLoss
+from endolux.train.recipe_loss import L1Loss, LandmarkLoss, LeveLoss, LogDepthLoss
 from endolux.train.recipe_optimiser import (
     ConstantSchedule,
     CosineSchedule,
     OneCycleSchedule,
     Optimiser,
+    PolynomialSchedule,
     Schedule,
     StepSchedule,
 )
 from endolux.train.recipe_section import Count, NotNegative, Positive, Range, Section, Share, Size
+from endolux.train.recipe_segmentation import Segmentation
 from endolux.train.recipe_text import apply_overrides, merge, parse_yaml
+from endolux.train.recipe_video import Video
 
 __all__ = [
+    "Adapt",
     "ConstantSchedule",
     "CosineSchedule",
     "Count",
@@ -38,6 +51,9 @@ __all__ = [
     "Evaluation",
     "Feature",
     "FeaturePair",
+    "L1Loss",
+    "LandmarkAugmentation",
+    "LandmarkLoss",
     "LeveAugmentation",
     "LeveLoss",
     "LogDepthLoss",
@@ -46,6 +62,7 @@ __all__ = [
     "NotNegative",
     "OneCycleSchedule",
     "Optimiser",
+    "PolynomialSchedule",
     "Positive",
     "ProtocolRun",
     "Range",
@@ -54,11 +71,14 @@ __all__ = [
     "Response",
     "Schedule",
     "Section",
+    "Segmentation",
     "Share",
     "Size",
     "StepSchedule",
     "Teacher",
     "Validation",
+    "Video",
+    "VideoAugmentation",
     "load_recipe",
     "recipe_from",
     "recipe_names",
@@ -71,14 +91,17 @@ class Model(Section):
     Attributes:
         name: for :func:`endolux.models.create`.
         config: its arguments.
-        initial: run or checkpoint whose weights to start from (the averaged ones where there are any).
+        initial: run or checkpoint whose weights to start from (the averaged ones where there are any); for networks
+            with a transformer also a file or folder of published weights, or a hub id.
         imagenet: published ImageNet weights of the encoder, for networks that can take them.
+        adapt: what of a pretrained transformer is trained; its own choice by default, which for most is all.
     """
 
     name: str
     config: dict[str, JsonValue] = Field(default_factory=dict)
     initial: Path | None = None
     imagenet: Path | None = None
+    adapt: Adapt | None = None
 
 
 class Recipe(Section):
@@ -86,7 +109,11 @@ class Recipe(Section):
 
     Attributes:
         name, summary: for people.
-        task: ``supervised`` or ``distillation``.
+        task: ``supervised``, ``distillation``, ``trinity`` (distillation by LiteNet's four terms), ``video``
+            (self-supervision) or ``segmentation`` (landmarks). A supervised recipe that gets a teacher
+            (``teacher=runs/a``) becomes a distillation.
+        video: self-supervision; samples become snippets, whatever the task is.
+        segmentation: pretrained encoders of a network of landmarks.
         steps, epochs: length of the run in optimiser steps or in passes over the data; one of them.
         batch: samples a process, a forward pass.
         accumulate: forward passes a step.
@@ -105,12 +132,14 @@ class Recipe(Section):
 
     name: str
     summary: str = ""
-    task: Literal["supervised", "distillation"] = "supervised"
+    task: Literal["supervised", "distillation", "trinity", "video", "segmentation"] = "supervised"
     model: Model
     data: Data = Data()
     teacher: Teacher | None = None
-    loss: Annotated[LogDepthLoss | LeveLoss, Field(discriminator="kind")] = LogDepthLoss()
+    loss: Annotated[LogDepthLoss | LeveLoss | L1Loss | LandmarkLoss, Field(discriminator="kind")] = LogDepthLoss()
     distillation: Distillation | None = None
+    video: Video | None = None
+    segmentation: Segmentation | None = None
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = OneCycleSchedule()
     steps: Count | None = None
@@ -131,10 +160,24 @@ class Recipe(Section):
     log_every: Count = 20
     evaluation: Evaluation = Evaluation()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _taught(cls, values: object) -> object:
+        """A supervised recipe with a teacher distils."""
+        if isinstance(values, Mapping) and values.get("teacher") and values.get("task", "supervised") == "supervised":
+            return {**values, "task": "distillation"}
+        return values
+
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
+        if self.task != "segmentation" and (self.segmentation is not None or self.loss.kind == "landmarks"):
+            raise ValueError("'segmentation' and loss.kind 'landmarks' belong to the task 'segmentation'")
+        if self.task != "segmentation" and self.data.augmentation.kind == "landmarks":
+            raise ValueError("data.augmentation.kind 'landmarks' belongs to the task 'segmentation'")
+        if self.task == "video" and self.video is None:
+            raise ValueError("the task 'video' needs the section 'video' ('video: {}' for its defaults)")
         return self
 
     def document(self) -> dict[str, object]:

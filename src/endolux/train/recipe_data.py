@@ -54,6 +54,51 @@ class LeveAugmentation(Section):
     depth: Literal["nearest", "bilinear"] = "nearest"
 
 
+class VideoAugmentation(Section):
+    """What the family of Monodepth2 trains with: mirrored snippets, and colour jitter of what the networks see.
+
+    Losses compare the pictures without jitter.
+
+    Attributes:
+        flip, flip_vertical: probability of each mirroring, of a whole snippet.
+        zoom: largest magnification of a random crop.
+        jitter: probability of a change of colours.
+        brightness, contrast, saturation: factors are drawn from 1 minus to 1 plus this.
+        hue: largest shift, in turns.
+        draw: one change for a whole ``snippet``, or one for each ``frame``, as DARES and EndoDAC do (G7).
+    """
+
+    kind: Literal["video"] = "video"
+    flip: Share = 0.5
+    flip_vertical: Share = 0.0
+    zoom: Annotated[float, Field(ge=1)] = 1.0
+    jitter: Share = 0.5
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    saturation: Share = 0.2
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    draw: Literal["snippet", "frame"] = "snippet"
+
+
+class LandmarkAugmentation(Section):
+    """Turned and mirrored pictures with their landmarks, and then what an endoscope does to them.
+
+    Attributes:
+        rotate: probability of a rotation; ``degrees``: the largest.
+        flip: probability of a mirroring, left-right or upside down.
+        corners: what comes in from beyond a rotated picture: ``correct`` is background, ``reproduce`` has no class, as
+            in the released code.
+        effects: more views, light, colours, dirt and codec; None for the published augmentation.
+    """
+
+    kind: Literal["landmarks"] = "landmarks"
+    rotate: Share = 0.5
+    degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    flip: Share = 0.5
+    corners: Literal["correct", "reproduce"] = "correct"
+    effects: EndoscopeAugmentation | None = None
+
+
 class NoAugmentation(Section):
     """Samples as they are, resized."""
 
@@ -80,15 +125,16 @@ class Data(Section):
     Attributes:
         sources: folders with shards, or ``READER:PATH`` for a data set (``scared:/data/scared``).
         size: of the training pictures; the stored size by default.
-        augmentation: one of three kinds.
+        augmentation: one of five kinds.
         unreadable_limit: so many samples may be unreadable; they are named and replaced by others.
         validation: what is held out.
     """
 
     sources: tuple[str, ...] = ()
     size: Size | None = None
-    augmentation: Annotated[EndoscopeAugmentation | LeveAugmentation | NoAugmentation, Field(discriminator="kind")] = (
-        EndoscopeAugmentation()
-    )
+    augmentation: Annotated[
+        EndoscopeAugmentation | LeveAugmentation | VideoAugmentation | LandmarkAugmentation | NoAugmentation,
+        Field(discriminator="kind"),
+    ] = EndoscopeAugmentation()
     unreadable_limit: Annotated[int, Field(ge=0)] = 0
     validation: Validation = Validation()

@@ -68,6 +68,8 @@ def _advice(schema: type[BaseModel], section: Sequence[str], key: str) -> str:
 
 def _elsewhere(key: str, schema: type[BaseModel]) -> str | None:
     """The full path of the key most like ``key`` in any section."""
-    paths = {path.rpartition(".")[2]: path for path in reversed(all_keys(schema))}
+    paths: dict[str, str] = {}
+    for path in sorted(all_keys(schema), key=lambda path: path.count(".")):
+        paths.setdefault(path.rpartition(".")[2], path)
     near = nearest(key, paths)
     return None if near is None else paths[near]

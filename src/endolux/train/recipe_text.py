@@ -71,6 +71,8 @@ def apply_overrides(
     Example:
         >>> apply_overrides({"data": {"size": None}}, ["data.size=[320, 256]", "seed=3"])
         {'data': {'size': [320, 256]}, 'seed': 3}
+        >>> apply_overrides({}, ["teacher=runs/dares"])
+        {'teacher': {'model': 'runs/dares'}}
     """
     result = dict(document)
     for change in _kinds_first([_change(text) for text in overrides], schema):
@@ -99,9 +101,12 @@ def _change(text: str) -> _Change:
             error_id="recipe.override",
         )
     try:
-        return _Change(text, keys, yaml.load(value, _Loader))  # noqa: S506 -- a SafeLoader
+        read = yaml.load(value, _Loader)  # noqa: S506 -- a SafeLoader
     except (yaml.YAMLError, ValueError):
-        return _Change(text, keys, value)
+        read = value
+    # A teacher is what its model is: everything else about it has a default.
+    named = keys == ("teacher",) and isinstance(read, str)
+    return _Change(text, ("teacher", "model") if named else keys, read)
 
 
 def _kinds_first(changes: Sequence[_Change], schema: type[BaseModel] | None) -> list[_Change]:

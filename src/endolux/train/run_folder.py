@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 RECIPE = "recipe.yaml"
 FREE = ("summary", "device", "threads", "workers", "checkpoint_every", "log_every", "teacher.cache", "teacher.fill")
 """What may change when a run goes on: it changes how, and not what is trained."""
-_PACKAGES = ("torch", "accelerate", "numpy", "opencv-python-headless", "safetensors", "tensorboard", "transformers")
+_PACKAGES = (
+    "torch",
+    "accelerate",
+    "numpy",
+    "opencv-python-headless",
+    "safetensors",
+    "tensorboard",
+    "transformers",
+    "peft",
+)
 _SHOWN = 5
 
 

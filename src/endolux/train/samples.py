@@ -45,10 +45,16 @@ class Reader:
     """
 
     def __init__(
-        self, *, limit: int, needs_depth: bool, on_unreadable: Callable[[str, str], None] | None = None
+        self,
+        *,
+        limit: int,
+        needs_depth: bool,
+        needs_labels: bool = False,
+        on_unreadable: Callable[[str, str], None] | None = None,
     ) -> None:
         self.unreadable: dict[str, str] = {}
         self._limit, self._needs_depth, self._tell = limit, needs_depth, on_unreadable
+        self._needs_labels = needs_labels
         self._lock = threading.Lock()
 
     def load(self, samples: Samples, index: int) -> Item:
@@ -61,9 +67,11 @@ class Reader:
             place = (index + step) % len(samples)
             try:
                 item = samples[place]
-                if item.depth is not None or not self._needs_depth:
+                lacks = "depth" if item.depth is None and self._needs_depth else ""
+                lacks = lacks or ("landmarks" if item.labels is None and self._needs_labels else "")
+                if not lacks:
                     return item
-                self._count(item.key, "it has no depth", None)
+                self._count(item.key, f"it has no {lacks}", None)
             except InputError as error:
                 if error.error_id == "train.disparity":
                     raise

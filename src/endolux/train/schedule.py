@@ -32,6 +32,9 @@ def rate_factor(schedule: Schedule, *, step: int, steps: int, epoch: int = 0, ep
     if schedule.kind == "cosine" and schedule.interval == "epoch":
         step, steps = epoch, epochs
     rising = round(schedule.warm_up * steps)
+    if schedule.kind == "polynomial" and schedule.warm_up_steps is not None:
+        # A run shorter than the warm-up would never reach its rate.
+        rising = min(schedule.warm_up_steps, steps // 2)
     if schedule.kind == "one-cycle":
         rising = max(1, rising)
     if step < rising:
@@ -39,4 +42,6 @@ def rate_factor(schedule: Schedule, *, step: int, steps: int, epoch: int = 0, ep
     if schedule.kind == "constant":
         return 1.0
     progress = min(1.0, (step - rising) / max(1, steps - rising))
+    if schedule.kind == "polynomial":
+        return float((1.0 - progress) ** schedule.power)
     return schedule.final + (1.0 - schedule.final) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -17,8 +17,8 @@ from endolux.train.samples import Reader, Samples
 from endolux.train.views import Row, augmented
 
 if TYPE_CHECKING:
-    from endolux.train.recipe import EndoscopeAugmentation, LeveAugmentation, NoAugmentation
     from endolux.train.task import Batch
+    from endolux.train.views import Augmentation
     from endolux.types import FloatArray, ImageArray
 
 Extras = Callable[["ImageArray", str], "Mapping[str, FloatArray]"]
@@ -84,7 +84,7 @@ class Stream:
         *,
         batch: int,
         seed: int,
-        augmentation: EndoscopeAugmentation | LeveAugmentation | NoAugmentation,
+        augmentation: Augmentation,
         size: tuple[int, int] | None = None,
         place: Place | None = None,
         workers: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -86,15 +86,31 @@ class Start:
     tell: Callable[[Mapping[str, object]], None]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        step: steps that were taken.
+        steps: of the whole run.
+        steps_per_epoch: of one pass over the data.
+    """
+
+    step: int
+    steps: int
+    steps_per_epoch: int
+
+
 class Task(abc.ABC):
     """A kind of training. The engine owns the loop, the task owns the meaning.
 
     Attributes:
         networks: every trained module by name, the exported one first; checkpoints keep one file for each.
-        exported: name of the network that becomes the bundle, is averaged and validated; a ``DepthNetwork``.
+        exported: name of the network that becomes the bundle, is averaged and validated; a ``DepthNetwork`` or a
+            ``LandmarkNetwork``.
         autocast: context for calls of networks, set by the engine to the recipe's precision. Losses belong outside
             it: they are computed in float32.
-        needs_depth: whether samples without depth are of no use.
+        needs_depth, needs_labels: whether samples without depth or landmarks are of no use.
 
     Example:
         A task of one network::
@@ -112,6 +128,7 @@ class Task(abc.ABC):
     networks: dict[str, nn.Module]
     exported: str
     needs_depth: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
     autocast: Callable[[], AbstractContextManager[object]] = staticmethod(contextlib.nullcontext)
 
     @classmethod
@@ -125,6 +142,9 @@ class Task(abc.ABC):
 
     def begin(self, start: Start) -> None:  # noqa: B027 -- most tasks have nothing to do
         """Called once in every process before the first batch, also of a resumed run: the place to compute ahead."""
+
+    def advance(self, progress: Progress) -> None:  # noqa: B027 -- most tasks are the same in every step
+        """Called in every process before each step: the place for schedules of losses."""
 
     def prepare(self, batch: Batch, device: torch.device) -> Tensors:
         """Tensors of a batch on the device: ``image``, ``depth`` and every extra under its name."""
@@ -157,6 +177,10 @@ class Task(abc.ABC):
 
         Called in evaluation mode without gradients. Keys such as ``loss`` are logged as ``validation/loss``.
         """
+        return {}
+
+    def examine(self, network: nn.Module, batches: Iterable[Tensors]) -> Mapping[str, float]:  # noqa: ARG002
+        """All figures of held-out batches, in place of depth errors, for a network that gives no depth."""
         return {}
 
     def summary(self) -> Mapping[str, object]:

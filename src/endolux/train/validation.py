@@ -11,6 +11,7 @@ import torch
 
 from endolux.errors import UsageError
 from endolux.models import DepthNetwork
+from endolux.models.landmark_network import ExportedNetwork, LandmarkNetwork
 from endolux.prep.content_area import find_content_area
 from endolux.prep.network_input import network_input, restore
 from endolux.runtime.card import Preprocessing
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def validate(
-    task: Task, network: DepthNetwork, batches: Iterable[Batch], *, device: torch.device, reproduce_mean: bool = False
+    task: Task,
+    network: ExportedNetwork,
+    batches: Iterable[Batch],
+    *,
+    device: torch.device,
+    reproduce_mean: bool = False,
 ) -> dict[str, float]:
     """Depth errors and the task's own figures over held-out batches.
 
     Metric networks are scored as they are, others after the median of each image is made equal. Every figure is a
-    mean over images; images without known depth have none.
+    mean over images; images without known depth have none. Of a network that gives no depth, what the task's
+    ``examine`` says.
 
     Args:
         task: gives tensors, and figures such as ``loss``.
@@ -41,6 +48,8 @@ def validate(
     Returns:
         ``abs_rel``, ``rmse`` (mm), ``delta1`` and the task's figures.
     """
+    if isinstance(network, LandmarkNetwork):
+        return dict(task.examine(network, (task.prepare(batch, device) for batch in batches)))
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
     batches_seen = 0
@@ -142,7 +151,7 @@ def run_protocols(
     return scores
 
 
-def check_protocols(runs: Sequence[ProtocolRun], network: DepthNetwork) -> None:
+def check_protocols(runs: Sequence[ProtocolRun], network: ExportedNetwork) -> None:
     """Refuse protocols that cannot be run, before hours are spent on training.
 
     Raises:
@@ -154,6 +163,13 @@ def check_protocols(runs: Sequence[ProtocolRun], network: DepthNetwork) -> None:
 
     for run in runs:
         protocol = get_protocol(run.name)
+        if isinstance(network, LandmarkNetwork):
+            raise UsageError(
+                f"The protocol '{run.name}' with '{network.architecture}'",
+                why="Protocols score depth while a network trains, and this one gives landmarks.",
+                fix="Use data.validation; 'endolux evaluate' scores the masks of 'endolux segment'.",
+                error_id="recipe.protocols",
+            )
         check_protocol(protocol, prediction_kind=network.kind)
         select_frames(
             open_dataset("auto" if protocol.dataset in ("any", "*") else protocol.dataset, run.data), protocol

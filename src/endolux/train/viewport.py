@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from endolux.types import FloatArray, MaskArray
+from endolux.types import FloatArray, ImageArray, MaskArray
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,50 @@ class View:
             result = result[..., ::-1]
         # Never the array that was given: callers mark unknown pixels in the result.
         return np.array(result, order="C") if result is values else np.ascontiguousarray(result)
+
+    def picture(self, image: ImageArray, *, size: tuple[int, int]) -> ImageArray:
+        """The same view of another picture of the same size, its colours as they are.
+
+        Args:
+            image: H x W x 3 uint8.
+            size: (width, height) of the result.
+        """
+        left, top, width, height = self.window
+        part = image[top : top + height, left : left + width]
+        if (width, height) != size:
+            shrinks = width > size[0] or height > size[1]
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            part = np.asarray(cv2.resize(part, size, interpolation=how), np.uint8)
+        if self.vertical:
+            part = part[::-1]
+        if self.horizontal:
+            part = part[:, ::-1]
+        return np.ascontiguousarray(part)
+
+    def matrix(
+        self, matrix: npt.NDArray[np.float64], *, size: tuple[int, int], mirrored: bool = True
+    ) -> npt.NDArray[np.float64]:
+        """Intrinsics of the view, for those of the whole picture: 3 x 3, in pixels.
+
+        Args:
+            matrix: of the whole picture.
+            size: (width, height) of the result.
+            mirrored: False leaves the mirrorings out, as the code of AF-SfMLearner and DARES does (G21).
+
+        Example:
+            >>> view = View(source=(8, 4), window=(4, 0, 4, 4), horizontal=True)
+            >>> view.matrix(np.array([[9.0, 0, 3.5], [0, 9, 1.5], [0, 0, 1]]), size=(8, 8)).round(3).tolist()
+            [[18.0, 0.0, 7.5], [0.0, 18.0, 3.5], [0.0, 0.0, 1.0]]
+        """
+        left, top, width, height = self.window
+        scale_x, scale_y = size[0] / width, size[1] / height
+        fx, fy = matrix[0, 0] * scale_x, matrix[1, 1] * scale_y
+        cx, cy = (matrix[0, 2] - left + 0.5) * scale_x - 0.5, (matrix[1, 2] - top + 0.5) * scale_y - 0.5
+        if mirrored and self.horizontal:
+            cx = size[0] - 1 - cx
+        if mirrored and self.vertical:
+            cy = size[1] - 1 - cy
+        return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
 def _stretch(values: FloatArray, axis: int, start: float, length: float, count: int) -> FloatArray:

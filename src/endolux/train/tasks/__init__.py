@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 _TASKS = {
     "supervised": ("endolux.train.tasks.supervised", "SupervisedTask"),
     "distillation": ("endolux.train.tasks.distillation", "DistillationTask"),
+    "trinity": ("endolux.train.tasks.trinity", "TrinityTask"),
+    "segmentation": ("endolux.train.tasks.segmentation", "SegmentationTask"),
+    "video": ("endolux.train.tasks.video", "VideoTask"),
 }
 
 

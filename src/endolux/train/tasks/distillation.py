@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -25,8 +24,9 @@ from endolux.losses.distillation import (
 )
 from endolux.models import DepthNetwork
 from endolux.models.ratio import RatioNetwork, from_ratio
-from endolux.train.knowledge import KnowledgeCache, check_preprocessing, open_teacher
-from endolux.train.recipe import Distillation, LeveLoss, LogDepthLoss, Recipe
+from endolux.train.knowledge import KnowledgeCache, open_teacher
+from endolux.train.knowledge_source import KnowledgeSource
+from endolux.train.recipe import Distillation, L1Loss, LandmarkLoss, LeveLoss, LogDepthLoss, Recipe
 from endolux.train.recipe import Teacher as TeacherSection
 from endolux.train.task import Start, Tensors, Update
 from endolux.train.tasks.supervised import SupervisedTask, build_network, ratio_loss
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from endolux.models.teachers import Teacher
 
 TEACHER, FEATURE = "teacher", "feature."
-_TELL_S = 2.0
 
 
 class DistillationTask(SupervisedTask):
@@ -68,7 +67,7 @@ class DistillationTask(SupervisedTask):
         source: TeacherSection,
     ) -> None:
         super().__init__(network, loss=loss)
-        self.teacher, self._source, self._distillation = teacher, source, distillation
+        self.teacher, self._distillation = teacher, distillation
         pairs = distillation.feature.pairs if distillation.feature.weight > 0 else ()
         self._pairs = tuple((pair.student, pair.teacher) for pair in pairs)
         if distillation.feature.weight > 0 and not pairs:
@@ -79,7 +78,7 @@ class DistillationTask(SupervisedTask):
                 error_id="recipe.pairs",
             )
         self._features = tuple(sorted({*source.features, *(name for _, name in self._pairs)}))
-        teacher.check_features(self._features)
+        self._knowledge = KnowledgeSource(teacher, source, features=self._features)
         if self._pairs:
             # Refuses unknown names with the nearest one, before anything is computed.
             network._check_features([name for name, _ in self._pairs])
@@ -88,7 +87,6 @@ class DistillationTask(SupervisedTask):
                 for student, taught in self._pairs
             }
             self.networks["projector"] = FeatureProjector(channels)
-        self._cache: KnowledgeCache | None = None
 
     @classmethod
     @override
@@ -116,7 +114,7 @@ class DistillationTask(SupervisedTask):
             )
         network = build_network(recipe)
         teacher = open_teacher(recipe.teacher.model, input_size=recipe.teacher.input_size)
-        return cls(network, teacher, loss=recipe.loss, distillation=distillation, source=recipe.teacher)
+        return cls(network, teacher, loss=checked_loss(recipe.loss), distillation=distillation, source=recipe.teacher)
 
     @override
     def updates(self) -> Sequence[Update]:
@@ -130,61 +128,22 @@ class DistillationTask(SupervisedTask):
         Raises:
             UsageError: ``distillation.preprocessing``; the cache cannot be written.
         """
-        first = start.image(0)
-        check_preprocessing(self.teacher, picture_size=(first.shape[1], first.shape[0]), training_size=start.size)
-        self._cache = self.open_cache(start.output.absolute().parent / "knowledge", start.size)
-        fill = self._source.fill
-        if fill == "lazy" or (fill == "auto" and 2 * start.wanted < start.count):
-            return
-        missing = start.count - self._cache.size().frames
-        if missing > 0:
-            start.tell({"message": f"The teacher '{self.teacher.name}' is asked about {start.count} pictures."})
-        told_s = [time.monotonic()]
-
-        def show(done: int, count: int, computed: int) -> None:
-            if computed and (time.monotonic() - told_s[0] > _TELL_S or done == count):
-                told_s[0] = time.monotonic()
-                start.tell({"message": f"teacher {done}/{count}, {computed} of them computed"})
-
-        report = self._cache.fill(start.count, start.image, part=start.part, on_progress=show)
-        if report.computed:
-            size = report.size
-            start.tell(
-                {
-                    "message": f"Stored in '{self._cache.folder}': {size.frames} pictures, "
-                    f"{size.bytes_per_frame / 1000:.1f} kB each, in {report.seconds:.0f} s."
-                }
-            )
+        self._knowledge.begin(start)
 
     def open_cache(self, folder: Path, size: tuple[int, int]) -> KnowledgeCache:
         """The cache of this teacher for training at ``size`` (width, height), in the recipe's folder or ``folder``."""
-        return KnowledgeCache(
-            self._source.cache or folder,
-            self.teacher,
-            size=self._source.output_size or size,
-            features=self._features,
-        )
+        return self._knowledge.open(folder, size)
 
     @override
     def extras(self, image: ImageArray, key: str) -> Mapping[str, FloatArray]:
         """What the teacher says about a stored picture: ``teacher`` and ``feature.NAME``."""
-        if self._cache is None:
-            raise RuntimeError("the task has not begun")
-        known = self._cache.get(image)
+        known = self._knowledge.get(image)
         return {TEACHER: known.map} | {f"{FEATURE}{name}": known.features[name] for name in self._features}
 
     @override
     def summary(self) -> Mapping[str, object]:
         """Who teaches, and the identity of what is learnt from."""
-        facts: dict[str, object] = {
-            "teacher": self.teacher.name,
-            "teacher_sha256": self.teacher.sha256,
-            "teacher_kind": str(self.teacher.kind),
-            "knowledge": "inverse depth, any scale",
-        }
-        if self._cache is not None:
-            facts["knowledge_sha256"] = self._cache.sha256
-        return facts
+        return self._knowledge.summary()
 
     def _shift(self) -> Shift:
         shift = self._distillation.response.shift
@@ -240,3 +199,23 @@ class DistillationTask(SupervisedTask):
                 projected = projector(f"{student}>{taught}", maps[student])
             terms.append(feature_loss(projected, tensors[f"{FEATURE}{taught}"], kind=self._distillation.feature.kind))
         return torch.stack(terms).mean()
+
+
+def checked_loss(loss: LogDepthLoss | LeveLoss | L1Loss | LandmarkLoss) -> LogDepthLoss | LeveLoss:
+    """The loss of the labels beside a teacher's knowledge.
+
+    Raises:
+        UsageError: ``recipe.loss`` for one that has no place there.
+
+    Example:
+        >>> checked_loss(LogDepthLoss()).kind
+        'log-depth'
+    """
+    if isinstance(loss, L1Loss | LandmarkLoss):
+        raise UsageError(
+            f"loss.kind is {loss.kind}, and the task distils",
+            why="Students learn ratios or the logarithm of depth beside a teacher's inverse depth.",
+            fix="Use loss.kind=log-depth, or leve for the Leve and GuideDepth networks.",
+            error_id="recipe.loss",
+        )
+    return loss
