@@ -201,3 +201,111 @@ class FakeRun:
 
     def stop(self) -> None:
         self.runs.stopped.append(self.job.name)
+
+
+TAUGHT: dict = {
+    "system": "school",
+    "title": "School",
+    "source": "nowhere",
+    "reference": "labels",
+    "domain": "home",
+    "scoring": "shape",
+    "metrics": ["abs_rel", "leak_slope"],
+    "roles": {"home": {"title": "Home"}, "simcol3d": {"title": "SimCol3D", "real": True}},
+    "rows": [
+        {"name": "master", "recipe": "litenet-labels", "architecture": "litenet-l", "teacher": True, "data": "books"},
+        {"name": "labels", "recipe": "litenet-labels", "architecture": "litenet-t"},
+        {
+            "name": "pupil",
+            "recipe": "litenet",
+            "architecture": "litenet-t",
+            "taught": True,
+            "overrides": ["distillation.semantic.weight=0"],
+        },
+        {"name": "friend", "recipe": "litenet", "architecture": "litenet-t", "taught": True},
+    ],
+    "scales": {
+        "desk": {
+            "summary": "small",
+            "minutes": 1,
+            "seeds": [0, 1],
+            "threads": 1,
+            "phantom": {
+                "width": 64,
+                "height": 64,
+                "even_light": 0.0,
+                "train": {"anatomies": ["colon"], "frames": 8, "views_per_scene": 4, "seed": 1},
+                "more": {"books": {"anatomies": ["colon"], "frames": 8, "views_per_scene": 4, "seed": 2}},
+                "sets": {"home": {"anatomies": ["tube"], "frames": 4, "views_per_scene": 2, "seed": 3}},
+                "clips": {},
+            },
+            "timing": {"width": 64, "height": 64, "rounds": 2},
+            "overrides": ["epochs=null", "steps=4"],
+            "distillation_overrides": ["distillation.trinity.balance_step=null"],
+            "row_overrides": {"master": ["steps=9"]},
+            "teacher_note": "the master",
+        }
+    },
+    "tables": [
+        {"title": "Depth", "role": "home", "rows": ["labels", "pupil", "friend", "master"]},
+        {"title": "Zero-shot", "role": "simcol3d", "rows": ["labels", "pupil"], "metrics": ["abs_rel"]},
+    ],
+    "claims": [
+        {
+            "id": "gap",
+            "text": "The pupil closes 60 % of the distance",
+            "kind": "closes",
+            "row": "pupil",
+            "than": "labels",
+            "toward": "master",
+            "role": "home",
+            "metric": "abs_rel",
+            "margin": 0.6,
+        },
+        {
+            "id": "leak",
+            "text": "The pupil leaks less",
+            "kind": "better",
+            "row": "pupil",
+            "than": "labels",
+            "role": "home",
+            "metric": "leak_slope",
+        },
+    ],
+}
+
+
+def taught_grid() -> Grid:
+    return Grid.model_validate(TAUGHT)
+
+
+def taught_data(tmp_path: Path) -> Data:
+    home = ScoredSet(
+        role="home", reader="folder", path=tmp_path / "home", protocol="phantom-shape", shape=True, scene_frames=2
+    )
+    return Data(
+        sources=(str(tmp_path / "train"),),
+        tests=(home,),
+        titles={"home": "rendered home"},
+        sha256="d" * 64,
+        facts={"kind": "phantom"},
+        more_sources={"books": (str(tmp_path / "books"),)},
+    )
+
+
+def scened(
+    row: str, seed: int, *, rel: list[float], leak: list[float], once: bool = False, key: str = "k"
+) -> RunResult:
+    """A result on ``home`` whose figures are the means of those of its scenes."""
+    found = result(row, seed, key=key)
+    found.once = once
+    found.scores["home"] = Score(
+        protocol="phantom-shape/1",
+        list_sha256="0" * 64,
+        entries=2 * len(rel),
+        failed=0,
+        unit="mm",
+        metrics={"abs_rel": sum(rel) / len(rel), "leak_slope": sum(leak) / len(leak)},
+        scenes={"abs_rel": list(rel), "leak_slope": list(leak)},
+    )
+    return found

@@ -143,7 +143,7 @@ def test_the_job_file_is_plain_json(grid: Grid, tmp_path: Path):
     document = json.loads(write_job(plan(grid, tmp_path)[2]).read_text())
     assert document["row"] == "taught"
     wanted = {"role": "home", "reader": "folder", "path": str(tmp_path / "home"), "protocol": "phantom"}
-    assert document["tests"][0] == wanted
+    assert document["tests"][0] == {**wanted, "shape": False, "scene_frames": 0}
 
 
 def test_rendered_pictures_are_trained_on_at_their_own_size(tmp_path: Path):

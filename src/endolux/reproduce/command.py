@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -18,8 +19,9 @@ from endolux.evaluate.provenance import versions
 from endolux.io.paths import printable
 from endolux.io.tables import write_bytes_atomic, write_json_atomic
 from endolux.reproduce.data import open_published, parse_paths, phantom_data
-from endolux.reproduce.grid import Row, Scale, choose_rows, load_grid
+from endolux.reproduce.grid import Grid, Row, Scale, choose_rows, load_grid
 from endolux.reproduce.plan import Data, Job, claim_output, plan_jobs
+from endolux.reproduce.real_frames import present
 from endolux.reproduce.report import Reproduction, document, markdown, missing_jobs
 from endolux.reproduce.results import RunFailure, RunResult, read_failure, read_result
 from endolux.reproduce.schedule import Process, Start, run_jobs
@@ -47,6 +49,7 @@ class Options:
         jobs: runs at a time; None for one a core where a run has one thread, else one.
         rows: names of rows, none for all of the scale.
         changes: ``key.path=value`` on top of every recipe; the figures are then those of another experiment.
+        real_data: folder with the loose real frames of :mod:`endolux.reproduce.real_frames`, for zero-shot tables.
     """
 
     scale: str = "desk"
@@ -59,6 +62,7 @@ class Options:
     jobs: int | None = None
     rows: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    real_data: Path | None = None
 
 
 def reproduce(
@@ -98,6 +102,9 @@ def reproduce(
     rows = choose_rows(grid, options.scale, options.rows)
     paths = parse_paths(options.data, grid, scale)
     teacher = options.teacher or scale.teacher
+    if options.teacher and grid.teacher is not None:
+        rows = tuple(row for row in rows if not row.teacher)
+    _check_real_data(grid, options.real_data)
     for name, path in _encoders(options).items():
         if not path.is_file():
             raise InputError(
@@ -118,10 +125,19 @@ def reproduce(
             "changes": list(options.changes),
             "imagenet": None,
             **{name: path.name for name, path in _encoders(options).items()},
-            "data": scale.phantom.model_dump(mode="json") if scale.phantom is not None else _sha256(published),
+            "data": cast("JsonValue", scale.phantom.identity()) if scale.phantom is not None else _sha256(published),
+            **({"real_data": _real_sets(options)} if _scores_real(grid) else {}),
         },
     )
-    data = published or phantom_data(scale, output / "data", workers=cores, say=say)
+    data = published or phantom_data(
+        scale,
+        output / "data",
+        workers=cores,
+        say=say,
+        scoring=grid.scoring,
+        real=options.real_data,
+        paths=paths,
+    )
     jobs = plan_jobs(
         rows,
         scale,
@@ -139,7 +155,9 @@ def reproduce(
         jobs,
         slots=slots,
         seconds=None if minutes is None else minutes * 60.0 - spent - _REPORT_S,
-        weights={row.name: costs[row.architecture].macs for row in rows},
+        weights={
+            row.name: costs[row.architecture].macs * _pictures(row, jobs, shared=grid.teacher is None) for row in rows
+        },
         start=start,
         on_change=say,
     )
@@ -156,12 +174,61 @@ def reproduce(
         costs=costs,
         failures=failures,
         missing=missing_jobs(jobs, runs, failures),
+        left_out=_left_out(grid, scale, data, options),
         provenance=_provenance(output, slots=slots, threads=scale.threads, seconds=time.monotonic() - began)
         | {"finished before this call": len(outcome.kept)},
     )
     write_json_atomic(output / RESULTS_FILE, document(found))
     write_bytes_atomic(output / TABLES_FILE, markdown(found).encode())
     return found
+
+
+def _pictures(row: Row, jobs: Sequence[Job], *, shared: bool) -> int:
+    """Pictures that a run of a row sees, as a weight; 1 where all rows see as many."""
+    job = None if shared else next((job for job in jobs if job.row == row.name), None)
+    if job is None:
+        return 1
+    from endolux.train.recipe import load_recipe
+
+    recipe = load_recipe(job.recipe, job.overrides)
+    return (recipe.steps or recipe.epochs or 1) * recipe.batch
+
+
+def _check_real_data(grid: Grid, folder: Path | None) -> None:
+    if folder is None:
+        return
+    if not _scores_real(grid):
+        raise UsageError(
+            f"'{grid.system}' has no tables on real frames",
+            why="Its experiments are scored on the sets of the scale alone.",
+            fix="Leave --real-data out.",
+            error_id="reproduce.real-data",
+        )
+    present(folder)
+
+
+def _scores_real(grid: Grid) -> bool:
+    return any(role.real for role in grid.roles.values())
+
+
+def _real_sets(options: Options) -> list[JsonValue] | None:
+    return None if options.real_data is None else [*present(options.real_data)]
+
+
+def _left_out(grid: Grid, scale: Scale, data: Data, options: Options) -> tuple[str, ...]:
+    lines = []
+    real = [name for name, role in grid.roles.items() if role.real and name not in data.titles]
+    if real:
+        reason = (
+            "no --real-data was given" if options.real_data is None else "they are not in the folder of --real-data"
+        )
+        lines.append(f"zero-shot tables of {', '.join(real)}: {reason}")
+    further = [role for role in scale.readers if scale.phantom is not None and role not in data.titles]
+    if further:
+        lines.append(f"tables of {', '.join(further)}: no --data ROLE=PATH was given")
+    if options.teacher and grid.teacher is not None:
+        lines.append(f"the row {grid.teacher.name} and its claims: --teacher {options.teacher} taught instead")
+    return tuple(lines)
 
 
 def _time(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import difflib
 import hashlib
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,21 +17,51 @@ from endolux.datasets import open_dataset
 from endolux.errors import UsageError, missing_extra
 from endolux.evaluate.hashes import write_hashes
 from endolux.io.paths import printable
-from endolux.reproduce.grid import Frames, Grid, Phantom, Published, Scale
-from endolux.reproduce.plan import PHANTOM_PROTOCOL, SCALED, SCALED_PROTOCOL, Data, ScoredSet, sha256_of
+from endolux.reproduce.grid import Clips, Frames, Grid, Phantom, Published, Scale, Scoring
+from endolux.reproduce.plan import (
+    CLIP_PROTOCOL,
+    PHANTOM_PROTOCOL,
+    REAL_PROTOCOL,
+    SCALED,
+    SCALED_PROTOCOL,
+    SHAPE_PROTOCOL,
+    Data,
+    ScoredSet,
+    sha256_of,
+)
+from endolux.reproduce.real_frames import present, set_sha256
 
 if TYPE_CHECKING:
+    from endolux.phantom.presets import StreamSettings
     from endolux.phantom.world import PhantomSettings
 
 _SHARD_SCENES = 8
 Say = Callable[[str], None]
 
 
-def phantom_data(scale: Scale, folder: Path, *, workers: int, say: Say) -> Data:
-    """Render what is not there yet, and hash all of it.
+def phantom_data(
+    scale: Scale,
+    folder: Path,
+    *,
+    workers: int,
+    say: Say,
+    scoring: Scoring = "leve",
+    real: Path | None = None,
+    paths: Mapping[str, Path] | None = None,
+) -> Data:
+    """Render what is not there yet, and hash all of it; further test sets as they lie.
 
     Training frames lie in shards, test frames as pictures with depth, which ``endolux evaluate --protocol folder`` also
     reads. Sets have seeds of their own, so no scene is in two of them.
+
+    Args:
+        scale: what is rendered.
+        folder: for all of it.
+        workers: processes.
+        say: told what happens.
+        scoring: how rendered sets are scored.
+        real: folder with the loose real frames of :mod:`endolux.reproduce.real_frames`.
+        paths: further data sets by role, of the scale's readers.
 
     Raises:
         MissingExtraError: without the extra ``phantom``.
@@ -44,42 +75,117 @@ def phantom_data(scale: Scale, folder: Path, *, workers: int, say: Say) -> Data:
         import numba  # noqa: F401
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "embreex", "phantom") from error
-    from endolux.phantom.write import write_folder, write_shards
+    from endolux.phantom.layouts.folder import FolderLayout
+    from endolux.phantom.presets import StreamSettings
+    from endolux.phantom.write import write_folder, write_layout, write_shards
 
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"phantom data: {phantom.train.frames} training and {_tested(phantom)} test frames")
-    write_shards(
-        _settings(phantom, phantom.train),
-        folder / "train",
-        shard_frames=_SHARD_SCENES * phantom.train.views_per_scene,
-        workers=workers,
-    )
+    trained = sum(frames.frames for frames in phantom.training_sets.values())
+    say(f"phantom data: {trained} training and {_tested(phantom)} test frames")
+    for name, frames in phantom.training_sets.items():
+        write_shards(
+            _settings(phantom, frames),
+            folder / name,
+            shard_frames=_SHARD_SCENES * frames.views_per_scene,
+            workers=workers,
+        )
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(write_folder, _settings(phantom, frames), folder / name)
-            for name, frames in phantom.sets.items()
-            if not (folder / name / "manifest.json").is_file()
-        ]
+        missing = [name for name in phantom.roles if not (folder / name / "manifest.json").is_file()]
+        stills = {name: _settings(phantom, frames) for name, frames in phantom.sets.items() if name in missing}
+        if scoring == "leve":
+            jobs = [pool.submit(write_folder, settings, folder / name) for name, settings in stills.items()]
+        else:
+            moving = {name: _clip_settings(phantom, clips) for name, clips in phantom.clips.items() if name in missing}
+            bare = FolderLayout(outputs=())
+            jobs = [
+                pool.submit(write_layout, settings, folder / name, bare)
+                for name, settings in (
+                    {n: StreamSettings(**s.model_dump()) for n, s in stills.items()} | moving
+                ).items()
+            ]
         for job in jobs:
             job.result()
-    sets = {"train": phantom.train, **phantom.sets}
+    sets: dict[str, Frames | Clips] = {**phantom.training_sets, **phantom.sets, **phantom.clips}
     digests = {name: _hash(folder / name, folder / f"{name}.sha256") for name in sets}
-    tests = tuple(
-        ScoredSet(role=f"{role}{ending}", reader="folder", path=folder / role, protocol=protocol)
-        for role in phantom.sets
-        # A phantom's size cannot be known from one picture as a room's can: without scaling that error covers the rest.
-        for ending, protocol in (("", PHANTOM_PROTOCOL), (SCALED, SCALED_PROTOCOL))
-    )
     facts: dict[str, JsonValue] = {
         name: {**frames.model_dump(mode="json"), "sha256": digests[name]} for name, frames in sets.items()
     }
+    titles = {role: frames.title for role, frames in sets.items() if role in phantom.roles}
+    tests = [*_rendered_tests(phantom, folder, scoring)]
+    for more in (_real_tests(real, say), _further_tests(scale, paths or {}, say)):
+        tests += more.tests
+        digests |= more.digests
+        facts |= more.facts
+        titles |= more.titles
     return Data(
         sources=(str(folder / "train"),),
-        tests=tests,
-        titles={role: frames.title for role, frames in phantom.sets.items()},
+        tests=tuple(tests),
+        titles=titles,
         sha256=sha256_of(digests),
         facts={"kind": "phantom", "width": phantom.width, "height": phantom.height, "sets": facts},
+        more_sources={name: (str(folder / name),) for name in phantom.more},
     )
+
+
+def _rendered_tests(phantom: Phantom, folder: Path, scoring: Scoring) -> Iterator[ScoredSet]:
+    for role, frames in phantom.sets.items():
+        if scoring == "leve":
+            yield ScoredSet(role=role, reader="folder", path=folder / role, protocol=PHANTOM_PROTOCOL)
+            # A phantom's size cannot be known from one picture as a room's can: without scaling that error covers the
+            # rest.
+            yield ScoredSet(role=f"{role}{SCALED}", reader="folder", path=folder / role, protocol=SCALED_PROTOCOL)
+        else:
+            yield ScoredSet(
+                role=role,
+                reader="folder",
+                path=folder / role,
+                protocol=SHAPE_PROTOCOL,
+                shape=True,
+                scene_frames=frames.views_per_scene,
+            )
+    for role, clips in phantom.clips.items():
+        yield ScoredSet(
+            role=role,
+            reader="folder",
+            path=folder / role,
+            protocol=CLIP_PROTOCOL,
+            scene_frames=clips.frames_per_clip,
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _More:
+    """Test sets that lie somewhere already."""
+
+    tests: list[ScoredSet] = dataclasses.field(default_factory=list)
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    facts: dict[str, JsonValue] = dataclasses.field(default_factory=dict)
+    titles: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _real_tests(root: Path | None, say: Say) -> _More:
+    found = _More()
+    if root is None:
+        return found
+    for name in present(root):
+        found.tests.append(ScoredSet(role=name, reader=name, path=root.resolve(), protocol=REAL_PROTOCOL))
+        found.digests[name] = set_sha256(name, root)
+        found.facts[name] = {"reader": name, "sha256": found.digests[name]}
+        found.titles[name] = name
+    say(f"real frames: {', '.join(found.titles)}")
+    return found
+
+
+def _further_tests(scale: Scale, paths: Mapping[str, Path], say: Say) -> _More:
+    found = _More()
+    for role, path in paths.items():
+        published = scale.readers[role]
+        found.tests.append(_test(role, published, path))
+        found.digests[role], count = _listing(published.reader, path)
+        found.facts[role] = {"reader": published.reader, "frames": count, "listing_sha256": found.digests[role]}
+        found.titles[role] = published.title
+        say(f"{published.title.partition(',')[0]}: {count} frames")
+    return found
 
 
 def open_published(grid: Grid, scale: Scale, paths: Mapping[str, Path], *, say: Say) -> Data:
@@ -101,21 +207,16 @@ def open_published(grid: Grid, scale: Scale, paths: Mapping[str, Path], *, say: 
             + ".",
             error_id="reproduce.data",
         )
-    tests, digests, facts = [], {}, dict[str, JsonValue]()
-    for role, path in paths.items():
-        published = scale.readers[role]
-        tests.append(_test(role, published, path))
-        digests[role], count = _listing(published.reader, path)
-        facts[role] = {"reader": published.reader, "frames": count, "listing_sha256": digests[role]}
-        say(f"{published.title.partition(',')[0]}: {count} frames")
+    found = _further_tests(scale, paths, say)
+    digests, facts = dict(found.digests), dict(found.facts)
     digests["train"], count = _listing(domain.train, paths[grid.domain])
     facts["train"] = {"reader": domain.train, "frames": count, "listing_sha256": digests["train"]}
     if domain.train_frames is not None and count != domain.train_frames:
         say(f"warning: {count} training images, the published run had {domain.train_frames}")
     return Data(
         sources=(f"{domain.train}:{paths[grid.domain].resolve()}",),
-        tests=tuple(tests),
-        titles={role: scale.readers[role].title for role in paths},
+        tests=tuple(found.tests),
+        titles=found.titles,
         sha256=sha256_of(digests),
         facts={"kind": "published", "sets": facts},
     )
@@ -149,7 +250,9 @@ def parse_paths(texts: Sequence[str], grid: Grid, scale: Scale) -> dict[str, Pat
 
 
 def _test(role: str, published: Published, path: Path) -> ScoredSet:
-    return ScoredSet(role=role, reader=published.reader, path=path.resolve(), protocol=published.protocol)
+    return ScoredSet(
+        role=role, reader=published.reader, path=path.resolve(), protocol=published.protocol, shape=published.shape
+    )
 
 
 def _listing(reader: str, path: Path) -> tuple[str, int]:
@@ -172,11 +275,33 @@ def _settings(phantom: Phantom, frames: Frames) -> PhantomSettings:
         views_per_scene=frames.views_per_scene,
         seed=frames.seed,
         even_light=phantom.even_light,
+        rich_texture=phantom.rich_texture,
+    )
+
+
+def _clip_settings(phantom: Phantom, clips: Clips) -> StreamSettings:
+    from endolux.phantom.motion import Motion
+    from endolux.phantom.presets import StreamSettings
+
+    return StreamSettings(
+        anatomies=dict.fromkeys(clips.anatomies, 1.0),
+        frames=clips.clips * clips.frames_per_clip,
+        sequence_frames=clips.frames_per_clip,
+        motion=Motion(clips.motion),
+        width=phantom.width,
+        height=phantom.height,
+        seed=clips.seed,
+        even_light=phantom.even_light,
+        rich_texture=phantom.rich_texture,
+        # The scene must not move: what is held does, and so does smoke.
+        held=0.0,
+        smoke=0.0,
     )
 
 
 def _tested(phantom: Phantom) -> int:
-    return sum(frames.frames for frames in phantom.sets.values())
+    stills = sum(frames.frames for frames in phantom.sets.values())
+    return stills + sum(clips.clips * clips.frames_per_clip for clips in phantom.clips.values())
 
 
 def _hash(folder: Path, manifest: Path) -> str:

@@ -6,11 +6,13 @@ import dataclasses
 import enum
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from endolux.metrics.statistics import student_interval
-from endolux.reproduce.grid import HIGHER_IS_BETTER, Claim, Grid
+from endolux.reproduce.grid import Claim, Grid
+from endolux.reproduce.metric_names import comparable, gain_sign
 from endolux.reproduce.results import RunResult
 from endolux.reproduce.timing import Cost
 
@@ -85,23 +87,41 @@ def figure(runs: Runs, row: str, role: str, metric: str) -> Estimate:
 def difference(runs: Runs, row: str, reference: str, role: str, metric: str) -> Estimate:
     """Row minus reference, paired by seed: both saw the same samples in the same order.
 
-    Seeds that only one of them has are left out.
+    Seeds that only one of them has are left out; a row with one run for all seeds, as a teacher, is paired with each.
+    Metrics whose best value is zero are compared by their size.
     """
-    both = sorted(set(seeds_of(runs, row)) & set(seeds_of(runs, reference)))
-    return estimate(
-        [_value(runs[row, seed], role, metric) - _value(runs[reference, seed], role, metric) for seed in both]
-    )
+    pairs = _pairs(runs, row, reference)
+    return estimate([_compared(first, role, metric) - _compared(second, role, metric) for first, second in pairs])
 
 
-def judge(claim: Claim, grid: Grid, runs: Runs, costs: Mapping[str, Cost], *, ending: str = "") -> Judged:
+def scene_difference(runs: Runs, row: str, reference: str, role: str, metric: str) -> Estimate:
+    """Row minus reference, paired by scene, each scene's numbers averaged over the seeds that both rows have.
+
+    How much the test scenes matter, where the interval over seeds tells how much the training does.
+    """
+    return estimate(_scene_differences(runs, row, reference, role, metric))
+
+
+def judge(
+    claim: Claim,
+    grid: Grid,
+    runs: Runs,
+    costs: Mapping[str, Cost],
+    *,
+    ending: str = "",
+    over: Literal["seeds", "scenes"] = "seeds",
+) -> Judged:
     """What the figures say about a claim, by the interval of the gain of ``row`` over ``than``.
 
     With ``ending`` the figures are those of the role with that ending, for a set that is scored in another way too.
+    The interval runs over seeds (does another training say the same) or over test scenes (do other scenes).
 
     * ``better``, ``faster``: held if the whole interval is above zero, not held if it is below, else undecided.
     * ``not-better``: held if the gain is below the margin throughout, not held if it is above it throughout.
     * ``slightly-worse``: held if the loss is above zero and below the margin throughout; not held if it is below zero
       or above the margin throughout.
+    * ``closes``: held if ``row`` closes more than the margin's share of the distance from ``than`` to ``toward``
+      throughout, not held if less; undecided where ``toward`` is no better than ``than``.
     """
     margin = math.nan
     if claim.kind == "faster":
@@ -115,14 +135,72 @@ def judge(claim: Claim, grid: Grid, runs: Runs, costs: Mapping[str, Cost], *, en
         )
         gain = estimate(ratios)
     else:
-        sign = 1.0 if claim.metric in HIGHER_IS_BETTER else -1.0
-        found = difference(runs, claim.row, claim.than, claim.role + ending, claim.metric)
-        bounds = sorted((sign * found.low, sign * found.high)) if found.count > 1 else [math.nan, math.nan]
-        gain = Estimate(mean=sign * found.mean, low=bounds[0], high=bounds[1], count=found.count)
-        if claim.margin is not None:
-            margin = claim.margin * abs(figure(runs, claim.than, claim.role + ending, claim.metric).mean)
+        role = claim.role + ending
+        gain = _gain(claim, runs, role, over)
+        if claim.kind == "closes":
+            distance = gain_sign(claim.metric) * difference(runs, claim.toward, claim.than, role, claim.metric).mean
+            if gain.count and not distance > 0:
+                reason = f"no distance to close: {claim.toward} is better than {claim.than} by {distance:+.4g}"
+                return Judged(claim=claim, gain=gain, margin=margin, verdict=Verdict.UNDECIDED, reason=reason)
+        elif claim.margin is not None:
+            margin = claim.margin * abs(figure(runs, claim.than, role, claim.metric).mean)
     verdict = _verdict(claim.kind, gain, margin)
-    return Judged(claim=claim, gain=gain, margin=margin, verdict=verdict, reason=_reason(claim, gain, margin))
+    reason = _reason(claim, gain, margin, over)
+    if claim.kind == "closes" and gain.count:
+        reason = f"{_closed(claim, runs, claim.role + ending):.0%} of the distance; {reason}"
+    return Judged(claim=claim, gain=gain, margin=margin, verdict=verdict, reason=reason)
+
+
+def _gain(claim: Claim, runs: Runs, role: str, over: Literal["seeds", "scenes"]) -> Estimate:
+    sign, name = gain_sign(claim.metric), claim.metric
+    if over == "scenes":
+        values = _scene_differences(runs, claim.row, claim.than, role, name)
+        aims = _scene_differences(runs, claim.toward, claim.than, role, name) if claim.toward else []
+    else:
+        values = [_compared(a, role, name) - _compared(b, role, name) for a, b in _pairs(runs, claim.row, claim.than)]
+        aims = [_compared(a, role, name) - _compared(b, role, name) for a, b in _pairs(runs, claim.toward, claim.than)]
+    if claim.kind == "closes":
+        if len(aims) != len(values):
+            aims = [math.nan] * len(values)
+        values = [value - (claim.margin or 0.0) * aim for value, aim in zip(values, aims, strict=True)]
+    found = estimate(values)
+    bounds = sorted((sign * found.low, sign * found.high)) if found.count > 1 else [math.nan, math.nan]
+    return Estimate(mean=sign * found.mean, low=bounds[0], high=bounds[1], count=found.count)
+
+
+def _closed(claim: Claim, runs: Runs, role: str) -> float:
+    gained = difference(runs, claim.row, claim.than, role, claim.metric).mean
+    return gained / difference(runs, claim.toward, claim.than, role, claim.metric).mean
+
+
+def _pairs(runs: Runs, row: str, reference: str) -> list[tuple[RunResult, RunResult]]:
+    first = {seed: runs[row, seed] for seed in seeds_of(runs, row)}
+    second = {seed: runs[reference, seed] for seed in seeds_of(runs, reference)}
+    # There is one teacher for all seeds.
+    if len(first) == 1 and next(iter(first.values())).once:
+        first = dict.fromkeys(second, *first.values())
+    elif len(second) == 1 and next(iter(second.values())).once:
+        second = dict.fromkeys(first, *second.values())
+    return [(result, second[seed]) for seed, result in first.items() if seed in second]
+
+
+def _scene_differences(runs: Runs, row: str, reference: str, role: str, metric: str) -> list[float]:
+    per_pair = []
+    for first, second in _pairs(runs, row, reference):
+        a, b = (_scenes(result, role, metric) for result in (first, second))
+        if len(a) == len(b):
+            per_pair.append([x - y for x, y in zip(a, b, strict=True)])
+    return [sum(values) / len(values) for values in zip(*per_pair, strict=True)] if per_pair else []
+
+
+def _scenes(result: RunResult, role: str, metric: str) -> list[float]:
+    score = result.scores.get(role)
+    values = [] if score is None else score.scenes.get(metric, [])
+    return [math.nan if value is None else comparable(metric, value) for value in values]
+
+
+def _compared(result: RunResult, role: str, metric: str) -> float:
+    return comparable(metric, _value(result, role, metric))
 
 
 def _verdict(kind: str, gain: Estimate, margin: float) -> Verdict:
@@ -140,15 +218,16 @@ def _verdict(kind: str, gain: Estimate, margin: float) -> Verdict:
     return Verdict.HELD if held else Verdict.NOT_HELD if refuted else Verdict.UNDECIDED
 
 
-def _reason(claim: Claim, gain: Estimate, margin: float) -> str:
+def _reason(claim: Claim, gain: Estimate, margin: float, over: str) -> str:
     if gain.count == 0:
         return "no pair of runs"
     if claim.kind == "faster":
         factors = [math.exp(value) for value in (gain.mean, gain.low, gain.high)]
         return f"{factors[0]:.2f} times as fast [{factors[1]:.2f}, {factors[2]:.2f}], {gain.count} rounds"
+    what = "gain" if claim.kind != "closes" else f"beyond {claim.margin:.0%}"
     if gain.count == 1:
-        return f"gain {gain.mean:+.4g}, one seed: no interval"
-    text = f"gain {gain.mean:+.4g} [{gain.low:+.4g}, {gain.high:+.4g}], {gain.count} seeds"
+        return f"{what} {gain.mean:+.4g}, one {over.removesuffix('s')}: no interval"
+    text = f"{what} {gain.mean:+.4g} [{gain.low:+.4g}, {gain.high:+.4g}], {gain.count} {over}"
     return text if math.isnan(margin) else f"{text}, margin {margin:.3g}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +16,15 @@ from endolux.io.paths import printable
 from endolux.io.tables import write_json_atomic
 from endolux.reproduce.grid import Row, Scale
 
-PLAN_FILE, JOB_FILE = "plan.json", "job.json"
+PLAN_FILE, JOB_FILE, RUN_FOLDER = "plan.json", "job.json", "run"
+TEACHER_SEED = 0
+"""Of the row that teaches: there is one teacher for all seeds."""
 PHANTOM_PROTOCOL = "phantom"
 """Stands for the convention of :func:`endolux.reproduce.worker.phantom_protocol`, which is no registered protocol."""
 SCALED_PROTOCOL = "phantom-scaled"
 """The same after median scaling."""
+SHAPE_PROTOCOL, CLIP_PROTOCOL, REAL_PROTOCOL = "phantom-shape", "phantom-clips", "real-frames"
+"""Rendered stills, rendered clips and loose real frames by :mod:`endolux.reproduce.measures`."""
 SCALED = ":scaled"
 """Ends the role of a set that is scored after median scaling as well."""
 _SCHEMA = "endolux-reproduction"
@@ -34,12 +38,22 @@ class ScoredSet:
         role: whose part it plays.
         reader, path: how and where it is read.
         protocol: how it is scored.
+        shape: boundaries, texture and bands are measured as well.
+        scene_frames: frames in a row that show one scene; 0 where the reader's sequences say so.
     """
 
     role: str
     reader: str
     path: Path
     protocol: str
+    shape: bool = False
+    scene_frames: int = 0
+
+    @property
+    def identity(self) -> list[JsonValue]:
+        """What moves its figures, without the place on disk."""
+        extra: list[JsonValue] = [self.shape, self.scene_frames] if self.shape or self.scene_frames else []
+        return [self.role, self.reader, self.protocol, *extra]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +66,7 @@ class Data:
         titles: what each role's set is.
         sha256: of all of it; moves the key of every result.
         facts: for the report, JSON values without paths.
+        more_sources: of further training sets by name, for rows that name them.
     """
 
     sources: tuple[str, ...]
@@ -59,6 +74,11 @@ class Data:
     titles: Mapping[str, str]
     sha256: str
     facts: Mapping[str, JsonValue]
+    more_sources: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def sources_of(self, name: str) -> tuple[str, ...]:
+        """Sources of a training set by its name."""
+        return self.sources if name == "train" else self.more_sources[name]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +94,9 @@ class Job:
         threads: of the process, None for all.
         folder: of the run.
         key: hash of everything that can move its figures.
+        needs: names of runs that must have a result before it can begin.
+        after: names of runs that must have ended, well or badly, before it begins.
+        once: one run for all seeds.
     """
 
     row: str
@@ -86,6 +109,9 @@ class Job:
     threads: int | None
     folder: Path
     key: str
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    once: bool = False
 
     @property
     def name(self) -> str:
@@ -107,6 +133,8 @@ def plan_jobs(
 ) -> tuple[Job, ...]:
     """All runs, in the order in which they are made: every row with the first seed, then with the next.
 
+    A row that teaches comes before them, once, whatever the seeds; rows that learn from it wait for its result.
+
     Runs of one seed differ in the row alone: same number of steps, same samples in the same order.
 
     Args:
@@ -115,44 +143,62 @@ def plan_jobs(
         seeds: which.
         data: what they are trained and tested on.
         output: folder of the reproduction.
-        teacher: of the distilled rows.
+        teacher: of the distilled rows, where no row is their teacher.
         imagenet: weights of the DDRNet-23-slim encoder.
         imagenet_mobilenetv3: weights of the MobileNetV3-Small encoder.
         changes: ``key.path=value`` on top of every recipe.
     """
-    jobs = []
-    for seed in seeds:
-        for row in rows:
-            free = [f"data.sources={json.dumps(list(data.sources))}"]
-            if row.epsilon is not None:
-                free.append(f"teacher.cache={json.dumps(str(output / 'teacher'))}")
-            encoder = imagenet_mobilenetv3 if "mobilenet" in row.architecture else imagenet
-            if encoder is not None:
-                free.append(f"model.imagenet={json.dumps(str(encoder))}")
-            fixed = (*_overrides(row, scale, seed, teacher), *changes)
-            identity = {
-                "row": dataclasses.asdict(_Identity(row.name, row.recipe, row.architecture)),
-                "overrides": list(fixed),
-                "data": data.sha256,
-                "imagenet": encoder.name if encoder else None,
-                "conversion": scale.conversion,
-                "tests": [[test.role, test.reader, test.protocol] for test in data.tests],
-            }
-            jobs.append(
-                Job(
-                    row=row.name,
-                    seed=seed,
-                    architecture=row.architecture,
-                    recipe=row.recipe,
-                    overrides=(*fixed, *free),
-                    tests=data.tests,
-                    conversion=scale.conversion,
-                    threads=scale.threads,
-                    folder=output / "runs" / f"{row.name}-seed{seed}",
-                    key=sha256_of(identity),
-                )
-            )
+    jobs: list[Job] = []
+    master: Job | None = None
+    for row, seed in _order(rows, seeds):
+        encoder = imagenet_mobilenetv3 if "mobilenet" in row.architecture else imagenet
+        free = [f"data.sources={json.dumps(list(data.sources_of(row.data)))}"]
+        if row.learns:
+            if master is not None:
+                free.append(f"teacher.model={json.dumps(str(master.folder / RUN_FOLDER))}")
+            free.append(f"teacher.cache={json.dumps(str(output / 'teacher'))}")
+        if encoder is not None:
+            free.append(f"model.imagenet={json.dumps(str(encoder))}")
+        fixed = (*_overrides(row, scale, seed, None if master is not None else teacher), *changes)
+        identity: dict[str, JsonValue] = {
+            "row": dataclasses.asdict(_Identity(row.name, row.recipe, row.architecture)),
+            "overrides": list(fixed),
+            "data": data.sha256,
+            "imagenet": encoder.name if encoder else None,
+            "conversion": scale.conversion,
+            "tests": [test.identity for test in data.tests],
+        }
+        if row.learns and master is not None:
+            identity["teacher"] = master.key
+        if row.data != "train":
+            identity["training set"] = row.data
+        first = next((job.name for job in jobs if job.needs), None)
+        job = Job(
+            row=row.name,
+            seed=seed,
+            architecture=row.architecture,
+            recipe=row.recipe,
+            overrides=(*fixed, *free),
+            tests=data.tests,
+            conversion=scale.conversion,
+            threads=scale.threads,
+            folder=output / "runs" / f"{row.name}-seed{seed}",
+            key=sha256_of(identity),
+            needs=(master.name,) if row.learns and master is not None else (),
+            # The first one asks the teacher about all pictures; two at once would ask twice.
+            once=row.teacher,
+            after=(first,) if row.learns and master is not None and first is not None else (),
+        )
+        jobs.append(job)
+        if row.teacher:
+            master = job
     return tuple(jobs)
+
+
+def _order(rows: Sequence[Row], seeds: Sequence[int]) -> Iterator[tuple[Row, int]]:
+    """The teacher once, then every row with the first seed, then with the next."""
+    yield from ((row, TEACHER_SEED) for row in rows if row.teacher)
+    yield from ((row, seed) for seed in seeds for row in rows if not row.teacher)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,15 +208,16 @@ class _Identity:
     architecture: str
 
 
-def _overrides(row: Row, scale: Scale, seed: int, teacher: str) -> tuple[str, ...]:
+def _overrides(row: Row, scale: Scale, seed: int, teacher: str | None) -> tuple[str, ...]:
     overrides = [*scale.overrides, f"seed={seed}"]
     size = row.size or ((scale.phantom.width, scale.phantom.height) if scale.phantom is not None else None)
     if size is not None:
         overrides.append(f"data.size={json.dumps(list(size))}")
-    if row.epsilon is not None:
-        overrides += [f"teacher.model={json.dumps(teacher)}", f"distillation.response.epsilon={row.epsilon}"]
+    if row.learns:
+        overrides += [f"teacher.model={json.dumps(teacher)}"] if teacher is not None else []
+        overrides += [f"distillation.response.epsilon={row.epsilon}"] if row.epsilon is not None else []
         overrides += scale.distillation_overrides
-    return tuple(overrides)
+    return (*overrides, *row.overrides, *scale.row_overrides.get(row.name, ()))
 
 
 def claim_output(output: Path, identity: Mapping[str, JsonValue]) -> None:
@@ -255,15 +302,11 @@ def read_job(path: Path) -> Job:
     document = _read(path)
     try:
         tests = tuple(
-            ScoredSet(role=test["role"], reader=test["reader"], path=Path(test["path"]), protocol=test["protocol"])
-            for test in cast("list[dict[str, str]]", document["tests"])
+            ScoredSet(**{**test, "path": Path(str(test["path"]))})  # type: ignore[arg-type]
+            for test in cast("list[dict[str, object]]", document["tests"])
         )
-        fields = {
-            **document,
-            "tests": tests,
-            "overrides": tuple(cast("Iterable[str]", document["overrides"])),
-            "folder": Path(str(document["folder"])),
-        }
+        lists = {name: tuple(cast("Iterable[str]", document.get(name, ()))) for name in ("overrides", "needs", "after")}
+        fields = {**document, **lists, "tests": tests, "folder": Path(str(document["folder"]))}
         return Job(**fields)  # type: ignore[arg-type]
     except (KeyError, TypeError) as error:
         raise _damaged(path, error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from endolux.reproduce import report_measured as own
 from endolux.reproduce import report_tables as tables
 from endolux.reproduce.figures import seeds_of
 from endolux.reproduce.grid import Scale
@@ -17,6 +18,8 @@ __all__ = ["LABELS", "Reproduction", "document", "markdown", "missing_jobs"]
 
 def markdown(found: Reproduction) -> str:
     """The tables, the claims and how they were made, as Markdown that also reads in a terminal."""
+    if not found.published:
+        return _measured(found)
     grid, scale = found.grid, found.scale
     parts = [f"# {grid.title}: published and measured, scale `{found.scale_name}`", _preface(found)]
     for table in found.tables():
@@ -41,6 +44,50 @@ def markdown(found: Reproduction) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _measured(found: Reproduction) -> str:
+    grid = found.grid
+    parts = [f"# {grid.title}: measured, scale `{found.scale_name}`", _measured_preface(found)]
+    for table in found.tables():
+        metrics = found.metrics(table)
+        parts += [f"## {table.title}", f"Measured on {found.place(table.role)}."]
+        parts += [own.measured(found, table)]
+        differences = own.measured_differences(found, table)
+        if differences:
+            reference = tables.title(found, table, table.reference or grid.reference)
+            parts += [f"Difference from {reference}, paired by seed:", differences]
+        legend = own.legend(metrics)
+        parts += [f"{legend[0].upper()}{legend[1:]}."] if legend else []
+    parts += ["## Cost", _measured_cost_preface(found), own.measured_costs(found)]
+    parts += ["## Claims", _MEASURED_CLAIMS, own.measured_claims(found)]
+    if found.failures or found.missing or found.left_out:
+        parts += ["## Not measured", _gaps(found)]
+    parts += ["## How it was made", _conditions(found, found.scale), "## Rerun", _rerun(found)]
+    return "\n\n".join(parts) + "\n"
+
+
+_MEASURED_CLAIMS = (
+    "A claim is held where the whole 95 % interval of the gain speaks for it, not held where all of it speaks against "
+    "it, and undecided otherwise. The gain is positive where the first row is the better one. Over seeds: would "
+    "another training say the same; over scenes, each averaged over the seeds: would other test scenes."
+)
+
+
+def _measured_preface(found: Reproduction) -> str:
+    return (
+        f"Source: {found.grid.source}. Scale: {found.scale.summary}. Figures are means over {_seed_counts(found)} "
+        "seed(s) with 95 % Student intervals in brackets; figures without brackets come from one run."
+    )
+
+
+def _measured_cost_preface(found: Reproduction) -> str:
+    timing = found.scale.timing
+    return (
+        f"One picture of {timing.width}x{timing.height}, float32, without autograd, in torch on "
+        f"{found.provenance.get('timing_threads')} threads of this machine's CPU; medians of {timing.rounds} rounds. "
+        "What trains with a network (projectors, side outputs, teachers) is no part of it."
+    )
+
+
 _CLAIMS_PREFACE = (
     "A claim is held where the whole 95 % interval of the gain speaks for it, not held where all of it speaks against "
     "it, and undecided otherwise. The gain is positive where the first row is the better one."
@@ -48,13 +95,18 @@ _CLAIMS_PREFACE = (
 
 
 def _preface(found: Reproduction) -> str:
-    counts = sorted({len(seeds_of(found.runs, row)) for row in found.rows})
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    seeds = _seed_counts(found)
     return (
         f"Source of the published figures: {found.grid.source}. Scale: {found.scale.summary}. Measured figures are "
         f"means over {seeds} seed(s) with 95 % Student intervals in brackets; the published ones come from single runs "
         "without intervals. The two stand on different data: compare differences between rows, not values."
     )
+
+
+def _seed_counts(found: Reproduction) -> str:
+    once = {row for (row, _), run in found.runs.items() if run.once}
+    counts = sorted({len(seeds_of(found.runs, row)) for row in found.rows if row not in once})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
 
 
 def _cost_preface(found: Reproduction) -> str:
@@ -70,15 +122,17 @@ def _cost_preface(found: Reproduction) -> str:
 def _gaps(found: Reproduction) -> str:
     lines = [f"- {failure.row}-seed{failure.seed} failed: {failure.what}" for failure in found.failures]
     lines += [f"- {name}: outside the time budget" for name in found.missing]
+    lines += [f"- {line}" for line in found.left_out]
     return "\n".join(lines)
 
 
 def _conditions(found: Reproduction, scale: Scale) -> str:
     runs = [found.runs[key] for key in sorted(found.runs)]
-    lines = [
-        f"- Teacher of the distilled rows: {scale.teacher_note if found.teacher == scale.teacher else found.teacher}."
-    ]
-    if runs:
+    note = scale.teacher_note if found.teacher == scale.teacher else found.teacher
+    lines = [f"- Teacher of the distilled rows: {note}."]
+    if runs and not found.published:
+        lines += _lengths(found)
+    elif runs:
         steps, images = sorted({run.steps for run in runs}), sorted({run.images for run in runs})
         seconds = [run.seconds for run in runs]
         mean = sum(seconds) / len(seconds)
@@ -90,12 +144,16 @@ def _conditions(found: Reproduction, scale: Scale) -> str:
         shown = ", ".join(f"{found.data.titles.get(role, role)}: {count}" for role, count in entries.items())
         lines.append(f"- Entries a figure is the mean of (mirrored copies count): {shown}.")
         lines.append("- No alignment where nothing else is said, as published; means over entries, also for RMSE.")
-    if found.data.facts.get("kind") == "phantom":
+    lines += [f"- {note}" for note in scale.notes]
+    if found.published and found.data.facts.get("kind") == "phantom":
         lines.append(
             "- Every test scene has a seed of its own that no training scene has. Networks start from random weights: "
             "no ImageNet, so encoders are compared without what pre-training would give either of them."
         )
-    lines += [f"- Recipe changes: `{change}`" for change in (*scale.overrides, *found.changes)]
+    if found.published:
+        lines += [f"- Recipe changes: `{change}`" for change in (*scale.overrides, *found.changes)]
+    else:
+        lines += _recipes(found)
     lines.append(f"- Data: sha256 `{found.data.sha256[:16]}`.")
     lines += [f"- {name}: {value}" for name, value in found.provenance.items() if not isinstance(value, dict | list)]
     versions = found.provenance.get("versions")
@@ -104,19 +162,58 @@ def _conditions(found: Reproduction, scale: Scale) -> str:
     return "\n".join(lines)
 
 
+def _recipes(found: Reproduction) -> list[str]:
+    """What every row's recipe is, a line each."""
+    scale = found.scale
+    shared = {"all rows": scale.overrides, "rows with a teacher": scale.distillation_overrides, "--set": found.changes}
+    lines = [f"- Recipe changes, {name}: {_codes(changes)}." for name, changes in shared.items() if changes]
+    for row in found.grid.rows_of(found.scale_name):
+        if row.name in found.rows:
+            changes = (*row.overrides, *scale.row_overrides.get(row.name, ()))
+            lines.append(f"- {row.name}: recipe `{row.recipe}`{' with ' if changes else ''}{_codes(changes)}.")
+    return lines
+
+
+def _codes(changes: Sequence[str]) -> str:
+    return ", ".join(f"`{change}`" for change in changes)
+
+
+def _lengths(found: Reproduction) -> list[str]:
+    """How long every kind of run was, and what it was scored on."""
+    lines = []
+    for once in (True, False):
+        runs = [found.runs[key] for key in sorted(found.runs) if found.runs[key].once is once]
+        if not runs:
+            continue
+        steps, images = sorted({run.steps for run in runs}), sorted({run.images for run in runs})
+        seconds = [run.seconds for run in runs]
+        what = "The teacher: one run" if once else f"The others: {len(runs)} runs"
+        lines.append(
+            f"- {what} of {_span(steps)} steps ({_span(images)} pictures), {sum(seconds) / len(seconds):.0f} s on "
+            f"average ({min(seconds):.0f} to {max(seconds):.0f} s)."
+        )
+    lines.append("- Runs of a seed share order and augmentation of the samples; there is one teacher for all seeds.")
+    first = next(iter(found.runs.values()))
+    entries = "; ".join(f"{found.place(role)}: {score.entries}" for role, score in first.scores.items())
+    lines.append(f"- Frames or clips a figure is the mean of: {entries}.")
+    return lines
+
+
 def _rerun(found: Reproduction) -> str:
     rows = (
         ""
         if set(found.rows) == {row.name for row in found.grid.rows_of(found.scale_name)}
         else (f" --rows {','.join(found.rows)}")
     )
+    given = f" --teacher {found.teacher}" if found.grid.teacher is not None and found.teacher else ""
+    real = " --real-data FOLDER" if any(found.grid.roles[role].real for role in found.data.titles) else ""
     changes = "".join(f" --set '{change}'" for change in found.changes)
     data = "" if found.data.facts.get("kind") == "phantom" else " --data PATH"
     seeds = ",".join(map(str, found.seeds))
     return (
         "    pip install 'endolux[train,phantom]'\n"
-        f"    endolux reproduce {found.grid.system} --scale {found.scale_name}{data} --seeds {seeds}{rows}{changes} "
-        "-o FOLDER\n\n"
+        f"    endolux reproduce {found.grid.system} --scale {found.scale_name}{data} --seeds {seeds}{rows}{given}{real}"
+        f"{changes} -o FOLDER\n\n"
         "Stopped or out of time, the same command goes on where it was: finished runs are kept. `results.json` in the "
         "folder holds every figure of every seed, the hashes of recipes and data, and the versions."
     )

@@ -6,7 +6,7 @@ import math
 
 from pydantic import JsonValue
 
-from endolux.reproduce.figures import Estimate, Judged, difference, figure, seeds_of
+from endolux.reproduce.figures import Estimate, Judged, difference, figure, scene_difference, seeds_of
 from endolux.reproduce.grid import METRICS, Table
 from endolux.reproduce.plan import SCALED
 from endolux.reproduce.reproduction import Reproduction
@@ -28,6 +28,7 @@ def document(found: Reproduction) -> dict[str, JsonValue]:
         "runs": [found.runs[key].model_dump(mode="json") for key in sorted(found.runs)],
         "failures": [failure.model_dump(mode="json") for failure in found.failures],
         "missing": list(found.missing),
+        **({"left_out": list(found.left_out)} if found.left_out else {}),
         "costs": {
             name: {
                 "parameters": cost.parameters,
@@ -38,7 +39,10 @@ def document(found: Reproduction) -> dict[str, JsonValue]:
             }
             for name, cost in found.costs.items()
         },
-        "tables": [_table_document(found, table) for table in found.tables()],
+        "tables": [
+            _table_document(found, table) if found.published else _measured_document(found, table)
+            for table in found.tables()
+        ],
         "claims": _claims_document(found),
         "provenance": dict(found.provenance),
     }
@@ -82,8 +86,43 @@ def _table_document(found: Reproduction, table: Table) -> dict[str, JsonValue]:
     }
 
 
+def _measured_document(found: Reproduction, table: Table) -> dict[str, JsonValue]:
+    reference, names = table.reference or found.grid.reference, found.metrics(table)
+    rows: list[JsonValue] = []
+    for row in found.shown(table):
+        compared = row != reference and reference in found.rows
+        rows.append(
+            {
+                "row": row,
+                "measured": {name: _json(figure(found.runs, row, table.role, name)) for name in names},
+                "difference": {name: _json(difference(found.runs, row, reference, table.role, name)) for name in names}
+                if compared
+                else None,
+                "scene_difference": {
+                    name: _json(scene_difference(found.runs, row, reference, table.role, name)) for name in names
+                }
+                if compared
+                else None,
+                "seeds": [*seeds_of(found.runs, row)],
+            }
+        )
+    return {
+        "title": table.title,
+        "role": table.role,
+        "measured_on": found.place(table.role),
+        "unit": found.unit(table.role),
+        "reference": reference,
+        "rows": rows,
+    }
+
+
 def _claims_document(found: Reproduction) -> list[JsonValue]:
     documents: list[JsonValue] = []
+    if not found.published:
+        for judged, scenes in zip(found.verdicts(), found.verdicts(over="scenes"), strict=True):
+            own = None if judged.claim.kind == "faster" else _judgement(scenes)
+            documents.append({**_claim_document(judged), "scenes": own})
+        return documents
     for judged, scaled in zip(found.verdicts(), found.verdicts(SCALED), strict=True):
         both = found.scaled and judged.claim.kind != "faster"
         documents.append({**_claim_document(judged), "scaled": _judgement(scaled) if both else None})

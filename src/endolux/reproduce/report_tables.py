@@ -12,7 +12,8 @@ from endolux.reproduce.reproduction import Reproduction
 from endolux.reproduce.timing import middle
 
 LABELS: Mapping[str, str] = {"rmse": "RMSE", "abs_rel": "REL", "delta1": "δ1", "delta2": "δ2", "delta3": "δ3"}
-_DASH = "–"
+DASH = "–"
+"""Stands where there is no figure."""
 
 
 def figures(found: Reproduction, table: Table) -> str:
@@ -29,21 +30,21 @@ def figures(found: Reproduction, table: Table) -> str:
         cells = [title(found, table, name)]
         for index, metric in enumerate(METRICS):
             known = published.get(name)
-            cells.append(_DASH if known is None else f"{known[index]:.3f}")
+            cells.append(DASH if known is None else f"{known[index]:.3f}")
             cells.append(_interval(figure(found.runs, name, table.role, metric), metric))
         cells += [*_time_cells(found, found.grid.row(name).architecture), str(len(seeds_of(found.runs, name)))]
         rows.append(cells)
-    return _grid(header, rows)
+    return markdown_table(header, rows)
 
 
 def _time_cells(found: Reproduction, architecture: str) -> list[str]:
     known, cost = found.grid.published_timing.get(architecture), found.costs.get(architecture)
     seconds = None if cost is None else middle(cost.legacy_s)
     return [
-        _DASH if known is None else f"{known[0]:.3f}",
-        _DASH if seconds is None else f"{seconds:.3f}",
-        _DASH if known is None else f"{known[1]:g}",
-        _DASH if seconds is None else f"{1 / seconds:.1f}",
+        DASH if known is None else f"{known[0]:.3f}",
+        DASH if seconds is None else f"{seconds:.3f}",
+        DASH if known is None else f"{known[1]:g}",
+        DASH if seconds is None else f"{1 / seconds:.1f}",
     ]
 
 
@@ -61,10 +62,10 @@ def differences(found: Reproduction, table: Table) -> str:
         cells = [title(found, table, name)]
         for index, metric in enumerate(METRICS[:3]):
             pair = published.get(name), published.get(reference)
-            cells.append(_DASH if pair[0] is None or pair[1] is None else f"{pair[0][index] - pair[1][index]:+.3f}")
+            cells.append(DASH if pair[0] is None or pair[1] is None else f"{pair[0][index] - pair[1][index]:+.3f}")
             cells.append(_interval(difference(found.runs, name, reference, table.role, metric), metric, sign=True))
         rows.append(cells)
-    return _grid(header, rows) if rows else ""
+    return markdown_table(header, rows) if rows else ""
 
 
 def scaled(found: Reproduction, table: Table) -> str:
@@ -79,9 +80,9 @@ def scaled(found: Reproduction, table: Table) -> str:
         for metric in METRICS[:3]:
             cells.append(_interval(figure(found.runs, name, role, metric), metric))
             gap = difference(found.runs, name, reference, role, metric)
-            cells.append(_DASH if name == reference else _interval(gap, metric, sign=True))
+            cells.append(DASH if name == reference else _interval(gap, metric, sign=True))
         rows.append(cells)
-    return _grid(header, rows)
+    return markdown_table(header, rows)
 
 
 def costs(found: Reproduction) -> str:
@@ -97,7 +98,7 @@ def costs(found: Reproduction) -> str:
         ]
         for name, cost in found.costs.items()
     ]
-    return _grid(header, rows)
+    return markdown_table(header, rows)
 
 
 def claims(found: Reproduction) -> str:
@@ -109,20 +110,20 @@ def claims(found: Reproduction) -> str:
         claim = judged.claim
         cells = [claim.text, _published_pair(found, judged), judged.reason, f"**{judged.verdict.value}**"]
         if found.scaled:
-            cells += [_DASH, _DASH] if claim.kind == "faster" else [scaled.reason, f"**{scaled.verdict.value}**"]
+            cells += [DASH, DASH] if claim.kind == "faster" else [scaled.reason, f"**{scaled.verdict.value}**"]
         rows.append(cells)
-    return _grid(header, rows)
+    return markdown_table(header, rows)
 
 
 def _published_pair(found: Reproduction, judged: Judged) -> str:
     claim, grid = judged.claim, found.grid
     if claim.kind == "faster":
         times = [grid.published_timing.get(grid.row(name).architecture) for name in (claim.row, claim.than)]
-        shown = [_DASH if known is None else f"{known[0]:.3f} s" for known in times]
+        shown = [DASH if known is None else f"{known[0]:.3f} s" for known in times]
     else:
         index = METRICS.index(claim.metric)
         figures = [grid.published.get(claim.role, {}).get(name) for name in (claim.row, claim.than)]
-        shown = [_DASH if known is None else f"{known[index]:.3f}" for known in figures]
+        shown = [DASH if known is None else f"{known[index]:.3f}" for known in figures]
     return f"{shown[0]} against {shown[1]}"
 
 
@@ -133,7 +134,7 @@ def title(found: Reproduction, table: Table, name: str) -> str:
 
 def _interval(value: Estimate, metric: str, *, sign: bool = False) -> str:
     if value.count == 0:
-        return _DASH
+        return DASH
     digits = 2 if metric == "rmse" and abs(value.mean) >= 1 else 3
     form = f"{'+' if sign else ''}.{digits}f"
     if math.isnan(value.low):
@@ -141,7 +142,7 @@ def _interval(value: Estimate, metric: str, *, sign: bool = False) -> str:
     return f"{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with padded columns."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -28,6 +29,7 @@ class Reproduction:
         costs: by architecture.
         failures: runs that ended badly.
         missing: names of the other runs without a result.
+        left_out: what could not be measured for want of data, a line each.
         provenance: versions, threads, seconds.
     """
 
@@ -43,6 +45,7 @@ class Reproduction:
     failures: tuple[RunFailure, ...]
     missing: tuple[str, ...]
     provenance: Mapping[str, JsonValue]
+    left_out: tuple[str, ...] = ()
 
     @property
     def scale(self) -> Scale:
@@ -64,14 +67,32 @@ class Reproduction:
         """Whether the sets were scored after median scaling as well."""
         return any(test.role.endswith(SCALED) for test in self.data.tests)
 
-    def verdicts(self, ending: str = "") -> list[Judged]:
+    @property
+    def published(self) -> bool:
+        """Whether there are published figures to stand beside the measured ones."""
+        return bool(self.grid.published)
+
+    def place(self, role: str) -> str:
+        """What a role's figures are measured on."""
+        known = self.grid.roles.get(role)
+        return known.title if known is not None and known.real else self.data.titles.get(role, role)
+
+    def metrics(self, table: Table) -> tuple[str, ...]:
+        """Columns of a table."""
+        return table.metrics or self.grid.metrics
+
+    def shown(self, table: Table) -> list[str]:
+        """Rows of a table that were asked for, in its order."""
+        return [row for row in table.rows if row in self.rows]
+
+    def verdicts(self, ending: str = "", *, over: Literal["seeds", "scenes"] = "seeds") -> list[Judged]:
         """Every claim that this scale can decide, by the figures of roles with this ending."""
         return [
-            judge(claim, self.grid, self.runs, self.costs, ending=ending)
+            judge(claim, self.grid, self.runs, self.costs, ending=ending, over=over)
             for claim in self.grid.claims
             if (not claim.scales or self.scale_name in claim.scales)
             and (claim.kind == "faster" or claim.role in self.data.titles)
-            and {claim.row, claim.than} <= set(self.rows)
+            and {claim.row, claim.than, *([claim.toward] if claim.toward else [])} <= set(self.rows)
         ]
 
     def unit(self, role: str) -> str:

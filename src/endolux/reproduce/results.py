@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from endolux.errors import EndoluxError
 from endolux.io.tables import write_json_atomic
@@ -23,6 +23,7 @@ class Score(BaseModel):
         failed: frames that could not be scored.
         unit: of ``rmse``.
         metrics: names as in ``endolux.metrics``; None where no frame has a value.
+        scenes: the same for each scene, in order, where scenes are told apart.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,6 +34,7 @@ class Score(BaseModel):
     failed: int
     unit: str
     metrics: dict[str, float | None]
+    scenes: dict[str, list[float | None]] = Field(default_factory=dict)
 
 
 class RunResult(BaseModel):
@@ -45,6 +47,7 @@ class RunResult(BaseModel):
         images: samples that were shown to the network.
         train_s, evaluate_s, seconds: durations of the training, of the scoring and of the process.
         scores: by role.
+        once: one run for all seeds.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,6 +62,7 @@ class RunResult(BaseModel):
     evaluate_s: float
     seconds: float
     scores: dict[str, Score]
+    once: bool = False
 
 
 class RunFailure(BaseModel):

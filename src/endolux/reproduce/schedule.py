@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from endolux.errors import CheckError
 from endolux.reproduce.plan import JOB_FILE, Job, write_job
 from endolux.reproduce.results import FAILURE_FILE, RunFailure, read_failure, read_result, write_failure
 
@@ -102,7 +103,7 @@ def run_jobs(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Outcome:
-    """Make the runs that have no result yet, in order.
+    """Make the runs that have no result yet, in order, as soon as those that they need have one.
 
     A run is begun only if it is expected to end within the budget. What is expected follows from the runs that have
     ended: the same row's time, or the slowest time for each unit of weight of any row. The first runs are begun anyway.
@@ -141,7 +142,19 @@ def run_jobs(
     try:
         while waiting or running:
             while waiting and len(running) < slots:
-                job = waiting.pop(0)
+                unmet = _names(*waiting, *(item.job for item in running))
+                place = next((n for n, job in enumerate(waiting) if not unmet & {*job.needs, *job.after}), None)
+                if place is None:
+                    break
+                job = waiting.pop(place)
+                if lost := sorted({*job.needs} & _names(*failed, *left)):
+                    say(f"{job.name} left out: it needs {lost[0]}")
+                    if lost[0] in _names(*failed):
+                        failed.append(job)
+                        write_failure(job.folder, RunFailure.of(job, _needed(lost[0])))
+                    else:
+                        left.append(job)
+                    continue
                 expected = _expected(job, known, weight)
                 if seconds is not None and clock() - begun + expected > seconds:
                     left.append(job)
@@ -169,6 +182,19 @@ def run_jobs(
             item.handle.stop()
         raise
     return Outcome(kept=kept, done=tuple(done), failed=tuple(failed), left=tuple(left), seconds=clock() - begun)
+
+
+def _names(*jobs: Job) -> set[str]:
+    return {job.name for job in jobs}
+
+
+def _needed(name: str) -> CheckError:
+    return CheckError(
+        f"The run '{name}' failed, and this one learns from it",
+        why="There is no teacher without it.",
+        fix=f"See {LOG_FILE} in the folder of {name}, and run the same command again.",
+        error_id="reproduce.needed",
+    )
 
 
 def _expected(job: Job, known: Mapping[str, float], weight: Mapping[str, float]) -> float:

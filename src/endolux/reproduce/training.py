@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from endolux.models.base import DepthNetwork
 from endolux.models.ratio import RatioNetwork, from_ratio
 from endolux.prep.network_input import network_input, restore
-from endolux.reproduce.plan import Job
+from endolux.reproduce.plan import REAL_PROTOCOL, RUN_FOLDER, SHAPE_PROTOCOL, Job
 from endolux.reproduce.worker import Trained, recipe_sha256
 from endolux.runtime.card import Preprocessing
 from endolux.train.recipe import load_recipe
@@ -26,6 +27,7 @@ class NetworkPredictor:
         name: for reports.
         size: (width, height) of its input; None for the frame's own.
         conversion: of ratios to depth, ``correct`` or ``reproduce``.
+        keep_aspect: see pictures of another shape at about this size with their own aspect.
 
     Attributes:
         ratio_maximum_mm: depth where the network's ratio is 1; protocols with another largest depth scale by it.
@@ -38,7 +40,9 @@ class NetworkPredictor:
         name: str,
         size: tuple[int, int] | None = None,
         conversion: str = "correct",
+        keep_aspect: bool = False,
     ) -> None:
+        self._resize: Literal["keep-aspect", "stretch"] = "keep-aspect" if keep_aspect else "stretch"
         self._network = network.eval()
         self._size, self._conversion = size, conversion
         self.name = name
@@ -50,7 +54,7 @@ class NetworkPredictor:
         """Depth of the frame at its own size."""
         width, height = self._size or frame.size
         spec = Preprocessing(
-            height=height, width=width, multiple=self._network.multiple, layout="nchw-float32", resize="stretch"
+            height=height, width=width, multiple=self._network.multiple, layout="nchw-float32", resize=self._resize
         )
         source = network_input(frame.image, spec=spec)
         with torch.inference_mode():
@@ -76,12 +80,19 @@ def train(job: Job) -> Trained:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
         cv2.setNumThreads(job.threads)
-    folder = job.folder / "run"
+    folder = job.folder / RUN_FOLDER
     fit(None, recipe, None, folder, resume=True)
     network, state = load_network(folder)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(
-        predictor=NetworkPredictor(network, name=job.name, size=recipe.data.size, conversion=job.conversion),
+        predictor=NetworkPredictor(
+            network,
+            name=job.name,
+            size=recipe.data.size,
+            conversion=job.conversion,
+            # Loose real frames come in all shapes, and a squeezed scene has another depth.
+            keep_aspect=any(test.protocol in (SHAPE_PROTOCOL, REAL_PROTOCOL) for test in job.tests),
+        ),
         recipe_sha256=recipe_sha256(recipe),
         steps=state.step,
         images=state.step * recipe.batch * recipe.accumulate,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from endolux.datasets import get_protocol, open_dataset
-from endolux.datasets.base import Protocol
+from endolux.datasets.base import Dataset, Protocol, frame_list_sha256
 from endolux.datasets.splits import every_frame
 from endolux.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, EndoluxError
 from endolux.evaluate.averages import figures
@@ -21,7 +21,18 @@ from endolux.evaluate.predictors import Predictor
 from endolux.evaluate.protocol_run import deviate, run_protocol, select_frames
 from endolux.geometry.align import Alignment
 from endolux.reproduce.grid import METRICS
-from endolux.reproduce.plan import PHANTOM_PROTOCOL, SCALED_PROTOCOL, Job, ScoredSet, read_job, sha256_of
+from endolux.reproduce.measures import Measured, measure_clips, measure_frames, measure_real
+from endolux.reproduce.plan import (
+    CLIP_PROTOCOL,
+    PHANTOM_PROTOCOL,
+    REAL_PROTOCOL,
+    SCALED_PROTOCOL,
+    SHAPE_PROTOCOL,
+    Job,
+    ScoredSet,
+    read_job,
+    sha256_of,
+)
 from endolux.reproduce.results import RunFailure, RunResult, Score, write_failure, write_result
 from endolux.types import DepthMap, Frame
 
@@ -94,6 +105,7 @@ def run(job: Job, train: Train) -> RunResult:
         evaluate_s=ended - between,
         seconds=ended - started,
         scores=scores,
+        once=job.once,
     )
     write_result(job.folder, result)
     return result
@@ -122,6 +134,8 @@ class Remembering:
 def recipe_sha256(recipe: Recipe) -> str:
     """Hash of a whole recipe without what depends on the machine: folders, device, threads.
 
+    A teacher that is a folder counts by nothing but being one: its own run says what it is.
+
     Example:
         >>> from endolux.train.recipe import load_recipe
         >>> first, second = (load_recipe("leve", [f"data.sources=[{path}]"]) for path in ("a", "b"))
@@ -133,6 +147,8 @@ def recipe_sha256(recipe: Recipe) -> str:
         document.pop(name, None)
     _without(document, "data", "sources")
     _without(document, "teacher", "cache")
+    if recipe.teacher is not None and Path(recipe.teacher.model).is_absolute():
+        _without(document, "teacher", "model")
     _without(document, "model", "imagenet")
     return sha256_of(document)
 
@@ -164,22 +180,55 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _score(predictor: Predictor, test: ScoredSet) -> Score:
+    if test.protocol == REAL_PROTOCOL:
+        return _as_score(measure_real(predictor, test.reader, test.path), test, unit="mm", list_sha256="")
     dataset = open_dataset(test.reader, test.path)
+    if test.protocol in (SHAPE_PROTOCOL, CLIP_PROTOCOL):
+        keys = tuple(dataset.keys())
+        if test.protocol == CLIP_PROTOCOL:
+            found = measure_clips(predictor, dataset, frames_per_clip=test.scene_frames)
+        else:
+            found = measure_frames(
+                predictor, dataset, keys, scene=lambda key, place: (key.sequence, place // test.scene_frames)
+            )
+        return _as_score(found, test, unit="mm", list_sha256=frame_list_sha256(keys))
+    return _by_protocol(predictor, dataset, test)
+
+
+def _as_score(found: Measured, test: ScoredSet, *, unit: str, list_sha256: str) -> Score:
+    return Score(
+        protocol=f"{test.protocol}/1",
+        list_sha256=list_sha256,
+        entries=found.entries,
+        failed=found.failed,
+        unit=unit,
+        metrics={name: _finite(value) for name, value in found.means.items()},
+        scenes={name: [_finite(value) for value in values] for name, values in found.scenes.items()},
+    )
+
+
+def _by_protocol(predictor: Predictor, dataset: Dataset, test: ScoredSet) -> Score:
     if test.protocol == PHANTOM_PROTOCOL:
         protocol, identity = deviate(phantom_protocol())
     elif test.protocol == SCALED_PROTOCOL:
         protocol, identity = deviate(phantom_protocol(), alignment=Alignment.MEDIAN)
     else:
         protocol, identity = deviate(get_protocol(test.protocol))
-    result = run_protocol(predictor, dataset, protocol, select_frames(dataset, protocol), identity=identity)
+    keys = select_frames(dataset, protocol)
+    result = run_protocol(predictor, dataset, protocol, keys, identity=identity)
     found = figures(result.frames, averaging=protocol.averaging, resamples=_INTERVAL_RESAMPLES)
+    metrics = {name: _finite(found[name].mean) for name in METRICS}
+    if test.shape:
+        more = measure_frames(predictor, dataset, keys, scene=lambda key, _place: key.sequence, depth=False)
+        metrics |= {name: _finite(found[name].mean) for name in ("sq_rel", "rmse_log")}
+        metrics |= {name: _finite(value) for name, value in more.means.items()}
     return Score(
         protocol=result.identity,
         list_sha256=result.list_sha256,
         entries=len(result.frames),
         failed=len(result.failures),
         unit=protocol.unit,
-        metrics={name: _finite(found[name].mean) for name in METRICS},
+        metrics=metrics,
     )
 
 
