@@ -5,6 +5,10 @@ published Leve, whose epochs took 40 h / 11 h = 3.6 times as long with the teach
 
     python benchmarks/distill.py --data SHARDS                          # the bundled model teaches
     python benchmarks/distill.py --data SHARDS --teacher random-depth-anything-small
+    python benchmarks/distill.py --data SHARDS --trinity --student litenet-s --size 320x256
+
+With ``--trinity``: labels alone against labels with all four terms of LiteNet (everything released, a full cache), and
+each term on its own, on the same student; the teacher is a LiteNet of random weights, which costs the cache the same.
 
 The second teacher has the shape of Depth Anything Small with random weights: it costs what the real one costs, and
 its maps mean nothing, so take the bytes a frame from the first.
@@ -25,13 +29,16 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from endolux.models.teachers import Teacher
+from endolux.models import create
+from endolux.models.teachers import NetworkTeacher, Teacher
 from endolux.train.data import Corpus, Samples
 from endolux.train.engine import fit
 from endolux.train.knowledge import KnowledgeCache, open_teacher
 from endolux.train.recipe import Recipe, load_recipe
+from endolux.train.task import Start, Task
 from endolux.train.tasks import build_task
 from endolux.train.tasks.distillation import DistillationTask
+from endolux.train.tasks.trinity import TrinityTask
 from endolux.types import FloatArray, ImageArray
 
 RANDOM_SMALL = "random-depth-anything-small"
@@ -78,12 +85,12 @@ class Turnstile:
             self._condition.notify_all()
 
 
-def seconds_a_step(ways: dict[str, tuple[Recipe, type[DistillationTask] | None]], data: list[str]) -> dict[str, list]:
+def seconds_a_step(ways: dict[str, tuple[Recipe, type[Task] | None]], data: list[str]) -> dict[str, list]:
     """(wall clock, processor time) of every step of each training but the first, which allocates."""
     turns, measured = Turnstile(list(ways)), {name: [] for name in ways}
     failures: list[BaseException] = []
 
-    def run(name: str, recipe: Recipe, task: type[DistillationTask] | None, folder: Path) -> None:
+    def run(name: str, recipe: Recipe, task: type[Task] | None, folder: Path) -> None:
         begun = [0.0, 0.0]
 
         def note(line: Mapping[str, object]) -> None:
@@ -117,6 +124,79 @@ def seconds_a_step(ways: dict[str, tuple[Recipe, type[DistillationTask] | None]]
     if failures:
         raise failures[0]
     return {name: steps[1:] for name, steps in measured.items()}
+
+
+def trinity(options: argparse.Namespace) -> dict[str, object]:
+    """What the terms of LiteNet add to a step, all of them and one at a time."""
+    off = {
+        "trinity": "distillation.trinity.weight=0", "semantic": "distillation.semantic.weight=0",
+        "spatial": "distillation.trinity.spatial=0", "gradient": "distillation.trinity.gradient=0",
+        "spectral": "distillation.trinity.spectral=0",
+    }  # fmt: skip
+    variants = {
+        "labels alone": ["trinity", "semantic"],
+        "all four terms": [],
+        "spatial": ["gradient", "spectral", "semantic"],
+        "gradient": ["spatial", "spectral", "semantic"],
+        "spectral": ["spatial", "gradient", "semantic"],
+        "semantic": ["trinity"],
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        common = [
+            f"model={{name: {options.student}}}", f"data.size={options.size}", f"batch={options.batch}",
+            f"steps={options.steps}", f"threads={options.threads}", f"workers={options.workers}",
+            f"precision={options.precision}", "log_every=1", "checkpoint_every=1000000", "teacher.model=random",
+            f"teacher.cache={scratch}/knowledge", "teacher.fill=lazy", "distillation.semantic.frames=16",
+            "distillation.trinity.release.unit=none", "distillation.trinity.balance_step=null",
+        ]  # fmt: skip
+        torch.manual_seed(0)
+        teacher = NetworkTeacher(create("litenet-t"), name="random")
+
+        class Taught(TrinityTask):
+            @classmethod
+            @override
+            def from_recipe(cls, recipe: Recipe) -> TrinityTask:
+                assert recipe.distillation is not None
+                network = create(recipe.model.name, **recipe.model.config)
+                made = cls(
+                    network, teacher, loss=recipe.loss, distillation=recipe.distillation, source=recipe.teacher
+                )  # fmt: skip
+                if not (recipe.distillation.trinity.weight or recipe.distillation.semantic.weight):
+                    made.teacher = None
+                return made
+
+            @override
+            def begin(self, start: Start) -> None:
+                super().begin(start)
+                if self._knowledge is not None:
+                    # Only the pictures of the steps; the cache of one variant is another's where the layers agree.
+                    order = np.random.default_rng((0, 0)).permutation(start.count)
+                    for index in order[: options.steps * options.batch]:
+                        self._knowledge.get(start.image(int(index)))
+
+        ways = {
+            name: (load_recipe("litenet-labels", [*common, *(off[term] for term in terms)]), Taught)
+            for name, terms in variants.items()
+        }
+        steps = seconds_a_step(ways, options.data)
+    return report(steps, "labels alone", options)
+
+
+def report(steps: dict[str, list], base: str, options: argparse.Namespace) -> dict[str, object]:
+    """Medians of the steps, and their ratios to those of ``base``."""
+    medians = {name: statistics.median(wall for wall, _ in turns) for name, turns in steps.items()}
+    busy = {name: statistics.median(work for _, work in turns) for name, turns in steps.items()}
+    ratios = {name: [medians[name] / medians[base], busy[name] / busy[base]] for name in steps}
+    for name in steps:
+        print(
+            f"{name:>16}: {medians[name]:.3f} s a step of {options.batch}, {ratios[name][0]:.3f} times; "
+            f"{busy[name]:.3f} s of processor time, {ratios[name][1]:.3f} times ({len(steps[name])} steps)"
+        )
+    return {
+        "student": options.student, "size": options.size, "batch": options.batch, "threads": options.threads,
+        "precision": options.precision, "median_step_s": medians, "median_step_processor_s": busy, "steps_s": steps,
+        "ratios": ratios,
+    }  # fmt: skip
 
 
 def speed_of_reading(cache: KnowledgeCache, images: list[ImageArray]) -> float:
@@ -153,8 +233,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("-o", "--output", type=Path, default=None, help="JSON")
+    parser.add_argument("--trinity", action="store_true", help="the four terms of LiteNet")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.trinity:
+        found = trinity(options)
+        if options.output is not None:
+            options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return
     with tempfile.TemporaryDirectory() as scratch:
         spec = options.teacher if options.teacher != RANDOM_SMALL else random_small(Path(scratch) / "teacher")
         common = [
@@ -181,29 +267,20 @@ def main() -> None:
         reading, error = speed_of_reading(cache, images), largest_error(cache, teacher, images)
         print(f"reading: {1000 * reading:.2f} ms a picture; off by at most {error:.1e} of a map's range")
 
-        ways: dict[str, tuple[Recipe, type[DistillationTask] | None]] = {
+        ways: dict[str, tuple[Recipe, type[Task] | None]] = {
             "without": (plain, None), "cached": (cached, None), "asked every time": (direct, AskedEveryTime),
         }  # fmt: skip
         steps = seconds_a_step(ways, options.data)
         count = len(KnowledgeCache(Path(scratch) / "knowledge", teacher, size=cached.data.size)._records)
         assert count == frames, "an answer was computed while it was timed"
-    medians = {name: statistics.median(wall for wall, _ in turns) for name, turns in steps.items()}
-    busy = {name: statistics.median(work for _, work in turns) for name, turns in steps.items()}
-    ratios = {name: [medians[name] / medians["without"], busy[name] / busy["without"]] for name in steps}
-    for name in steps:
-        print(
-            f"{name:>16}: {medians[name]:.3f} s a step of {options.batch}, {ratios[name][0]:.3f} times; "
-            f"{busy[name]:.3f} s of processor time, {ratios[name][1]:.3f} times ({len(steps[name])} steps)"
-        )
+    found = report(steps, "without", options)
     if options.output is not None:
-        report = {
-            "teacher": options.teacher, "student": options.student, "size": options.size, "batch": options.batch,
-            "threads": options.threads, "precision": options.precision, "median_step_s": medians,
-            "median_step_processor_s": busy, "steps_s": steps, "ratios": ratios,
-            "bytes_per_frame": fill.size.bytes_per_frame, "fill_s_per_frame": fill.seconds / frames,
-            "reading_s_per_frame": reading, "largest_error_of_range": error, "frames": frames,
+        facts = {
+            **found, "teacher": options.teacher, "bytes_per_frame": fill.size.bytes_per_frame,
+            "fill_s_per_frame": fill.seconds / frames, "reading_s_per_frame": reading, "largest_error_of_range": error,
+            "frames": frames,
         }  # fmt: skip
-        options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        options.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

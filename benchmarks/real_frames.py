@@ -28,7 +28,6 @@ sinus
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import json
 import os
@@ -44,132 +43,15 @@ import numpy.typing as npt
 from endolux.evaluate.baselines import BASELINES
 from endolux.geometry.align import Alignment, align
 from endolux.metrics import depth_metrics
+from endolux.reproduce.real_frames import SETS, RealFrame
+from endolux.reproduce.real_frames import read_plane as _grey
+from endolux.reproduce.real_frames import read_rgb as _rgb
 from endolux.types import DepthKind, DepthMap
 
 DEFAULT_DATA = Path(os.environ.get("ENDOLUX_SHARED_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
-C3VD_OFFSET = 0.2
-DARK_CORNER = 16
 
 Image = npt.NDArray[np.uint8]
 Predict = Callable[[Image], "npt.NDArray[np.floating] | DepthMap"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RealFrame:
-    """One image with its truth (H x W, valid where ``valid``) and how it is to be compared."""
-
-    dataset: str
-    name: str
-    image: Image
-    truth: npt.NDArray[np.float64]
-    valid: npt.NDArray[np.bool_]
-    alignment: Alignment
-    truth_kind: DepthKind
-
-
-def _rgb(path: Path) -> Image:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise FileNotFoundError(path)
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    return np.ascontiguousarray(image[:, :, 2::-1])
-
-
-def _grey(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise FileNotFoundError(path)
-    return image if image.ndim == 2 else image[:, :, 0]
-
-
-def _c3vd(root: Path, sequence: str) -> Iterator[RealFrame]:
-    for path in sorted((root / "c3vd_phantom" / sequence / "test/ours_7000/gt").glob("*_depth.png")):
-        truth = C3VD_OFFSET + _grey(path) / 255.0
-        image = _rgb(path.with_name(path.name.replace("_depth", "")))
-        valid = np.ones(truth.shape, bool)
-        yield RealFrame(
-            f"c3vd-{sequence}", path.stem, image, truth, valid, Alignment.SCALE_SHIFT_DEPTH, DepthKind.RELATIVE_DEPTH
-        )
-
-
-def _simcol(root: Path) -> Iterator[RealFrame]:
-    for path in sorted((root / "simcol3d_10frames").glob("Depth_*.png")):
-        raw = _grey(path)
-        truth_mm = raw / 65535.0 * 200.0
-        image = _rgb(path.with_name(path.name.replace("Depth", "FrameBuffer")))
-        yield RealFrame("simcol3d", path.stem, image, truth_mm, raw > 0, Alignment.MEDIAN, DepthKind.METRIC)
-
-
-def _endoslam(root: Path) -> Iterator[RealFrame]:
-    folder = root / "endoslam_unity_stomach"
-    paths = sorted((folder / "eval_depth").glob("aov_image_*.png"))
-    images = [_rgb(folder / "eval_frame" / path.name.removeprefix("aov_")) for path in paths]
-    lit = np.max([image.max(axis=2) for image in images], axis=0) >= DARK_CORNER if images else np.zeros((0, 0), bool)
-    for path, image in zip(paths, images, strict=True):
-        truth = _grey(path).astype(np.float64)
-        kind = DepthKind.RELATIVE_DISPARITY
-        valid = (truth > 0) & lit
-        yield RealFrame("endoslam", path.stem, image, truth, valid, Alignment.SCALE_SHIFT_DISPARITY, kind)
-
-
-def _read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    # Binary little endian: x y z nx ny nz float, flags int; faces as a uchar count of 3 and three ints (+ flags).
-    data = path.read_bytes()
-    end = data.index(b"end_header\n") + len(b"end_header\n")
-    codes = {"float": "<f4", "int": "<i4", "uchar": "u1", "uint": "<u4", "short": "<i2", "double": "<f8"}
-    elements: list[tuple[str, int, list[tuple]]] = []
-    for line in data[:end].decode("ascii", "replace").splitlines():
-        words = line.split()
-        if words[0] == "element":
-            elements.append((words[1], int(words[2]), []))
-        elif words[0] == "property" and words[1] == "list":
-            elements[-1][2].extend([("count", codes[words[2]]), ("indices", codes[words[3]], (3,))])
-        elif words[0] == "property":
-            elements[-1][2].append((words[2], codes[words[1]]))
-    arrays = {}
-    for name, count, fields in elements:
-        arrays[name] = np.frombuffer(data, np.dtype(fields), count, end)
-        end += arrays[name].nbytes
-    vertices, faces = arrays["vertex"], arrays["face"]
-    if not (faces["count"] == 3).all():
-        raise ValueError(f"{path}: not a triangle mesh")
-    return np.stack([vertices[k] for k in "xyz"], 1).astype(np.float64), faces["indices"].astype(np.int32)
-
-
-def _raycast(vertices: np.ndarray, faces: np.ndarray, K: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Depth (0 = no hit) of a mesh in camera coordinates at the pixels ``where``."""
-    from embreex.mesh_construction import TriangleMesh
-    from embreex.rtcore_scene import EmbreeScene
-
-    scene = EmbreeScene()
-    TriangleMesh(scene, np.ascontiguousarray(vertices[faces], np.float32))
-    y, x = np.nonzero(where)
-    directions = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones(x.size)], 1)
-    length = np.linalg.norm(directions, axis=1)
-    directions = np.ascontiguousarray(directions / length[:, None], np.float32)
-    distance = scene.run(np.zeros_like(directions), directions, query="DISTANCE")
-    hit = distance < 1e6
-    depth = np.zeros(where.shape)
-    depth[y[hit], x[hit]] = distance[hit] / length[hit]
-    return depth
-
-
-def _liver(root: Path) -> Iterator[RealFrame]:
-    folder = root / "synthetic_liver_stereo_mesh"
-    vertices, faces = _read_ply(folder / "liver-H07.ply")
-    to_camera = np.linalg.inv(np.loadtxt(folder / "camera_to_world.txt")) @ np.loadtxt(folder / "model_to_world.txt")
-    left = vertices @ to_camera[:3, :3].T + to_camera[:3, 3]
-    l2r = np.loadtxt(folder / "calib/calib.l2r.txt")
-    # The file stores the rotation transposed: so the render covers mask-right with IoU 0.986, otherwise 0.901.
-    right = left @ l2r[:3] + l2r[3]
-    for side, points in (("left", left), ("right", right)):
-        mask = _grey(folder / f"mask-{side}.png") > 127
-        depth_mm = _raycast(points, faces, np.loadtxt(folder / f"calib/calib.{side}.intrinsics.txt"), mask)
-        image = _rgb(folder / f"synthetic-{side}.png")
-        yield RealFrame("liver-mesh", side, image, depth_mm, depth_mm > 0, Alignment.MEDIAN, DepthKind.METRIC)
 
 
 def _chessboard(root: Path) -> Iterator[RealFrame]:
@@ -238,12 +120,7 @@ def _sinus(root: Path, step: int = 5) -> Iterator[RealFrame]:
 
 
 DATASETS: dict[str, Callable[[Path], Iterator[RealFrame]]] = {
-    "c3vd-c3v4": lambda root: _c3vd(root, "c3v4"),
-    "c3vd-cecum": lambda root: _c3vd(root, "cecum"),
-    "c3vd-sigmoid": lambda root: _c3vd(root, "sigmoid"),
-    "simcol3d": _simcol,
-    "endoslam": _endoslam,
-    "liver-mesh": _liver,
+    **SETS,
     "chessboard": _chessboard,
     "sinus": _sinus,
 }

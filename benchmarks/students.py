@@ -40,7 +40,17 @@ NETWORKS = (
     "guidedepth",
     "guidedepth-s",
     "repdepth",
+    "litenet-t",
+    "litenet-s",
+    "litenet-m",
+    "litenet-l",
+    "lite-mono",
+    "lite-mono-tiny",
+    "lite-mono-small",
+    "lite-mono-8m",
 )
+# Ours are counted as they run, with every branch folded and nothing that only training needs; others as published.
+OURS = ("repdepth", "litenet-")
 ENGINES = ("torch", "onnxruntime", "openvino")
 # Seconds and FPS of tables 9.1 to 9.5.
 THESIS: dict[str, tuple[float, float]] = {
@@ -87,19 +97,25 @@ def multiply_accumulates(name: str, width: int, height: int) -> int:
     from torch import nn
 
     from endolux.models import create
+    from endolux.models.lite_mono import CrossCovarianceAttention, PositionalEncoding
 
     total = 0
 
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal total
-        total += output.numel() * layer.weight[0].numel()
+        if isinstance(layer, CrossCovarianceAttention):
+            total += 2 * inputs[0].numel() * inputs[0].shape[2] // layer.temperature.shape[0]
+        elif isinstance(layer, PositionalEncoding):
+            total += output.numel() * layer.token_projection.in_channels
+        else:
+            total += output.numel() * layer.weight[0].numel()
 
     with torch.device("meta"):
         network = create(name).eval()
-    # Networks that are only plain once fused are counted as they run.
-    network = network.fuse() if name == "repdepth" else network
+    network = network.fuse() if name.startswith(OURS) else network
+    counted = (nn.Conv2d, nn.Linear, CrossCovarianceAttention, PositionalEncoding)
     for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        if isinstance(layer, counted):
             layer.register_forward_hook(count)
     network(torch.empty(1, 3, *fitting(height, width, network.multiple), device="meta"))
     return total
@@ -189,9 +205,10 @@ def table(document: dict) -> str:
     lines = []
     for entry in document["measured"]:
         width, height, threads = entry["width"], entry["height"], entry["threads"]
+        against = document["against"]
         lines += [
             f"\n{height}x{width}, {threads} thread{'s' if threads > 1 else ''}\n",
-            "| network | params M | GMAC | torch ms (x leve) | ONNX Runtime ms (x) | OpenVINO ms (x) | "
+            f"| network | params M | GMAC | torch ms (x {against}) | ONNX Runtime ms (x) | OpenVINO ms (x) | "
             "peak MB t / o / v | thesis s (FPS) |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
@@ -210,7 +227,8 @@ def table(document: dict) -> str:
             )
     lines.append(
         "\nThesis: GTX 1650 Ti, a batch of two 480x640 images with autograd on, for networks of either size: images a "
-        "second are twice these FPS. repdepth takes multiples of 32: 256x320 stands for 240x320."
+        "second are twice these FPS. Networks whose step does not divide the size run at the next larger "
+        "multiple: repdepth and lite-mono take 256x320 for 240x320."
     )
     return "\n".join(lines)
 
@@ -219,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundles", type=Path, help="folder that keeps the exported networks between runs")
     parser.add_argument("--only", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--against", choices=NETWORKS, default="leve", help="what ratios are taken against")
     parser.add_argument("--sizes", nargs="*", default=["640x480", "320x240"], help="WIDTHxHEIGHT")
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
@@ -239,14 +258,14 @@ def main() -> None:
     document: dict = {
         "machine": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
+        "against": arguments.against,
         "load_before": os.getloadavg()[0],
         "networks": {},
         "measured": [],
     }
     for name in names:
         network = create(name)
-        # Published networks are counted as published, ours as it runs.
-        counted = network.fuse() if name == "repdepth" else network
+        counted = network.fuse() if name.startswith(OURS) else network
         facts = {"parameters": sum(p.numel() for p in counted.parameters()), "macs": {}, "peak_mb": {}}
         for size in sizes:
             key = f"{size[1]}x{size[0]}"
@@ -263,9 +282,9 @@ def main() -> None:
                 entry["networks"][name] = {
                     e: {"ms": statistics.median(v), "rounds": v} for e, v in rounds[name].items()
                 }
-                if "leve" in names:
+                if arguments.against in names:
                     for engine in ENGINES:
-                        pairs = zip(rounds[name][engine], rounds["leve"][engine], strict=True)
+                        pairs = zip(rounds[name][engine], rounds[arguments.against][engine], strict=True)
                         entry["networks"][name][engine]["ratio"] = statistics.median(a / b for a, b in pairs)
             document["measured"].append(entry)
             print(f"{size} {threads} done, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
