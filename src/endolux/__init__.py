@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from endolux.io.images import read
+    from endolux.runtime.landmarks import LandmarkModel, load_landmarks
     from endolux.runtime.model import Model, load
-    from endolux.types import Bundle, Camera, CameraModel, DepthKind, DepthMap, Frame, Unit
+    from endolux.types import Bundle, Camera, CameraModel, DepthKind, DepthMap, Frame, LandmarkMap, Unit
 
 __version__ = "0.1.0"
 
@@ -25,10 +26,13 @@ __all__ = [
     "DepthKind",
     "DepthMap",
     "Frame",
+    "LandmarkMap",
+    "LandmarkModel",
     "Model",
     "Unit",
     "__version__",
     "load",
+    "load_landmarks",
     "read",
 ]
 
@@ -40,9 +44,12 @@ _HOMES = {
     "DepthKind": "endolux.types",
     "DepthMap": "endolux.types",
     "Frame": "endolux.types",
+    "LandmarkMap": "endolux.types",
+    "LandmarkModel": "endolux.runtime.landmarks",
     "Model": "endolux.runtime.model",
     "Unit": "endolux.types",
     "load": "endolux.runtime.model",
+    "load_landmarks": "endolux.runtime.landmarks",
     "read": "endolux.io.images",
 }
 

@@ -255,6 +255,53 @@ class DepthMap:
         return dataclasses.replace(self, values=values, kind=DepthKind.METRIC)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LandmarkMap:
+    """Classes at the size of the input image.
+
+    Attributes:
+        labels: H x W uint8, numbers of classes; 0, the background, outside the content area.
+        classes: their names.
+        probability: H x W float32, of the class that was chosen.
+        valid: H x W bool, the content area.
+
+    Example:
+        >>> import numpy as np
+        >>> labels, one = np.array([[0, 1]], np.uint8), np.ones((1, 2), np.float32)
+        >>> found = LandmarkMap(labels=labels, classes=("none", "ridge"), probability=one, valid=one > 0)
+        >>> found.present
+        ('ridge',)
+    """
+
+    labels: npt.NDArray[np.uint8]
+    classes: tuple[str, ...]
+    probability: FloatArray
+    valid: MaskArray
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.labels.dtype != np.uint8 or self.labels.max(initial=0) >= len(self.classes):
+            raise UsageError(
+                f"Labels {self.labels.shape} {self.labels.dtype} up to {self.labels.max(initial=0)} for "
+                f"{len(self.classes)} classes",
+                why="A map of landmarks has one number of a class a pixel, as uint8.",
+                fix="Convert with labels.astype(np.uint8), and name every class.",
+                error_id="landmarks.shape",
+            )
+        _check_same_size("probability", self.probability, self.labels.shape)
+        _check_same_size("valid mask", self.valid, self.labels.shape)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.labels.shape[1], self.labels.shape[0]
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the classes that are there, without the background."""
+        numbers = np.flatnonzero(np.bincount(self.labels.ravel(), minlength=len(self.classes))[1:])
+        return tuple(self.classes[number + 1] for number in numbers)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """A model as every part speaks of it: a folder with weights and ``card.json``, hashes already checked.

@@ -235,7 +235,7 @@ def test_a_model_gives_its_card_hash_engine_and_precision(pairs_folder):
         kind = DepthKind.RELATIVE_DEPTH
 
     class Card:
-        output = Output()
+        output = depth = Output()
         architecture = "repdepth"
 
         def model_dump(self, *, mode):

@@ -156,7 +156,6 @@ def metric_of(content: dict[str, JsonValue]) -> Metric:
 def card_markdown(bundle: Bundle) -> str:
     """The card of a bundle as a Markdown document."""
     card = bundle.card
-    unit = "mm" if card.output.kind.value == "metric" else "no unit"
     spec = card.preprocessing
     lines = [
         f"# {_md(card.name)}",
@@ -167,7 +166,7 @@ def card_markdown(bundle: Bundle) -> str:
         "|---|---|",
         f"| architecture | {_md(card.architecture)}, {card.parameters / 1e6:.2f} M parameters |",
         f"| input | about {spec.width} x {spec.height} pixels, sides multiples of {spec.multiple}, {spec.layout} |",
-        f"| output | {card.output.kind.value} ({unit}), {card.output.minimum:g} to {card.output.maximum:g} |",
+        f"| output | {_md(card.output.text)} |",
         f"| trained on | {_md(card.trained_on)} |",
         f"| meant for | {_md(card.intended_use)} |",
         f"| licence | {_md(card.licence)} |",

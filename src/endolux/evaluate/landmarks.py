@@ -110,8 +110,8 @@ def run_landmarks(
     if not masks.is_dir():
         raise UsageError(
             f"'{printable(masks)}' is not a folder of masks",
-            why=f"'{protocol.name}' scores landmarks, and no bundled model draws them.",
-            fix="Give a folder with a picture of class numbers a frame "
+            why=f"'{protocol.name}' scores landmarks, and takes their masks only.",
+            fix="Give a folder with a picture of class numbers a frame, as 'endolux segment' writes it "
             f"({', '.join(f'{number} {name}' for number, name in enumerate(CLASSES))}).",
             error_id="evaluate.masks",
         )

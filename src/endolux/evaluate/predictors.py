@@ -119,11 +119,11 @@ class ModelPredictor:
     def __init__(self, model: Model, *, name: str) -> None:
         self._model = model
         self.name = name
-        self.kind = model.bundle.card.output.kind
+        self.kind = model.bundle.card.depth.kind
         ratios = model.bundle.card.architecture.startswith(_RATIO_NETWORKS)
-        self.ratio_maximum_mm = model.bundle.card.output.maximum if ratios else None
+        self.ratio_maximum_mm = model.bundle.card.depth.maximum if ratios else None
         # Only a bundle that was imported as published can give 0, which is its depth of a ratio of exactly 0.
-        self.ratio_as_published = ratios and model.bundle.card.output.minimum == 0
+        self.ratio_as_published = ratios and model.bundle.card.depth.minimum == 0
         own = {"ratio_at_or_below_0": "nearest, as published" if self.ratio_as_published else "farthest"}
         self.provenance: Mapping[str, str | float | None] = (own if ratios else {}) | {
             "type": "model",

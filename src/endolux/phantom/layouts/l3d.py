@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
+from endolux.geometry.centrelines import chains, thinned
 from endolux.phantom.landmarks import Landmark
 from endolux.phantom.layouts.base import File, Layout, jpeg, layout, png, to_json
 from endolux.phantom.presets import StreamSettings
@@ -19,8 +20,6 @@ from endolux.types import CameraModel, DepthMap
 _SPLITS = {"train": "Train", "validation": "Val", "test": "Test"}
 _LABELS = {Landmark.SILHOUETTE: "silhouette", Landmark.LIGAMENT: "ligament", Landmark.RIDGE: "ridge"}
 _LINE_AT_1080 = 30
-
-Mask = npt.NDArray[np.bool_]
 
 
 @layout
@@ -101,73 +100,10 @@ def polylines(lines: npt.NDArray[np.uint8]) -> list[tuple[Landmark, npt.NDArray[
     width = max(1, round(_LINE_AT_1080 * height / 1080))
     found = []
     for landmark in _LABELS:
-        thin = _thinned(lines == landmark)
-        for chain in _chains(thin):
+        thin = thinned(lines == landmark)
+        for chain in chains(thin):
             if len(chain) >= max(2, width // 2):
                 # A quarter of a pixel of slack keeps the file small and the line where it is.
                 kept = cv2.approxPolyDP(np.array(chain, np.int32)[:, None], 0.75, closed=False)[:, 0]
                 found.append((landmark, kept.astype(np.float64)))
     return found
-
-
-def _thinned(mask: Mask) -> Mask:
-    """Skeleton one pixel wide (Zhang and Suen 1984)."""
-    rows, columns = np.nonzero(mask)
-    if not rows.size:
-        return mask
-    # Only the part around the lines is looked at.
-    box = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    plane = np.pad(mask[box], 1)
-    changed = True
-    while changed:
-        changed = False
-        for phase in (0, 1):
-            here, tall, wide = plane[1:-1, 1:-1], plane.shape[0] - 1, plane.shape[1] - 1
-            ring = np.stack([plane[1 + dy : tall + dy, 1 + dx : wide + dx] for dy, dx in _RING])
-            count = ring.sum(axis=0)
-            turns = (~ring & np.roll(ring, -1, axis=0)).sum(axis=0)
-            north, east, south, west = ring[0], ring[2], ring[4], ring[6]
-            if phase == 0:
-                free = ~(north & east & south) & ~(east & south & west)
-            else:
-                free = ~(north & east & west) & ~(north & south & west)
-            drop = here & (count >= 2) & (count <= 6) & (turns == 1) & free
-            if drop.any():
-                plane[1:-1, 1:-1] &= ~drop
-                changed = True
-    thin = np.zeros_like(mask)
-    thin[box] = plane[1:-1, 1:-1]
-    return thin
-
-
-_RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
-
-
-def _chains(thin: Mask) -> list[list[tuple[int, int]]]:
-    """Paths of a skeleton as lists of (column, row), from ends and forks first, closed rings last."""
-    rows, columns = np.nonzero(thin)
-    left = set(zip(columns.tolist(), rows.tolist(), strict=True))
-    degree = {point: sum(near in left for near in _near(point)) for point in left}
-    starts = sorted(left, key=lambda point: (degree[point] != 1, degree[point] == 2, point))
-    chains = []
-    for start in starts:
-        if start not in left:
-            continue
-        left.remove(start)
-        chain = [start]
-        while True:
-            options = [near for near in _near(chain[-1]) if near in left]
-            if not options:
-                break
-            left.remove(options[0])
-            chain.append(options[0])
-        if degree[start] >= 2 and len(chain) > 2 and chain[-1] in _near(start):
-            chain.append(start)
-        chains.append(chain)
-    return chains
-
-
-def _near(point: tuple[int, int]) -> list[tuple[int, int]]:
-    # Straight neighbours first, so that a path does not cut corners and leave crumbs.
-    x, y = point
-    return [(x + dx, y + dy) for dy, dx in (*_RING[::2], *_RING[1::2])]
