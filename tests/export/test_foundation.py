@@ -32,7 +32,11 @@ from tiny_transformers import TINY, lively
 def test_the_graph_agrees_at_other_sizes(
     name: str, config: dict[str, object], sizes: tuple[tuple[int, int], ...]
 ) -> None:
-    network = inference_network(lively(create(name, **config)), store="fp32")
+    network = lively(create(name, **config))
+    with torch.no_grad():
+        # Near both ends of the sigmoid a float32 torch differs from float64 by more than what is asked for here.
+        network.head.conv3.weight.mul_(0.2)
+    network = inference_network(network, store="fp32")
     parity = check_parity(network, onnx_bytes(network, store="fp32"), sizes=sizes)
     assert max(one.relative for one in parity) < 1e-4
 

@@ -39,12 +39,12 @@ def segment(
 ) -> int:
     """Find the liver's landmarks in every frame of SOURCE: ridge, silhouette and falciform ligament.
 
-    A research tool: nothing for clinical decisions. The bundled model has only seen rendered livers.
+    A research tool: nothing for clinical decisions.
 
     Args:
         source: an image, a folder of images, a quoted glob ('frames/*.png') or a video.
         output: folder for masks, polylines, overlay, frames.csv and run.json; new or empty.
-        model: name of a bundled model or a bundle's folder (default: the bundled one).
+        model: name of a bundled model or a bundle's folder (default: liver-landmarks, where it is there).
         engine: what runs the network; openvino needs its extra.
         precision: exact is full float32; fast leaves the precision to the engine.
         threads: threads of the network (default: all cores that this process may use).

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from endolux.errors import ModelError
 from endolux.prep.content_area import ContentArea, find_content_area
 from endolux.prep.network_input import network_input, restore
-from endolux.runtime.bundles import load_bundle
+from endolux.runtime.bundles import list_bundles, load_bundle
 from endolux.runtime.card import LandmarkOutput
 from endolux.runtime.engines import DEFAULT_ENGINE, Engine, create_engine
 from endolux.types import Bundle, Frame, LandmarkMap
 
 DEFAULT_LANDMARKS = "liver-landmarks"
-"""The bundled model of landmarks."""
+"""The model of landmarks that is used by default, where the installation carries it."""
 
 
 class LandmarkModel:
@@ -111,6 +111,13 @@ def load_landmarks(
         endolux.errors.ModelError: error[model.missing]: No model 'no-such-model'
         ...
     """
+    if name == DEFAULT_LANDMARKS and name not in list_bundles() and not Path(name).is_dir():
+        raise ModelError(
+            "This installation carries no trained model of landmarks",
+            why=f"The one that is used by default is called '{DEFAULT_LANDMARKS}'.",
+            fix="Train and export one (docs/landmarks.md), and name its folder with --model.",
+            error_id="model.missing",
+        )
     bundle = load_bundle(name)
     _output(bundle)
     return LandmarkModel(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))
