@@ -41,10 +41,22 @@ DATA = {
     "two": PhantomSettings(seed=2, frames=4800, views_per_scene=10, even_light=0.5, rich_texture=0.5),
 }
 # Coarse first: at 60 % of the pixels a step costs 60 % of the time, and most of what is learnt there stays.
-COARSE = ("steps=4200", "optimiser.lr=2e-3", "data.size=256x192")
+COARSE = (
+    "model.config={}",
+    "steps=4200",
+    "optimiser.lr=2e-3",
+    "data.size=256x192",
+    "loss.gradient=0.5",
+    "loss.anchor=0.1",
+    "loss.variance_focus=0.85",
+    "data.augmentation.light=0.4",
+    "data.augmentation.light_range=0.45",
+    "data.augmentation.flatten=0",
+)
 # The second stage starts from here: the last quarter of the first one's schedule is left to it.
 COARSE_END = 3000
 FINE = (
+    "model.config={}",
     "steps=4700",
     "optimiser.lr=1.5e-3",
     "data.size=320x256",
