@@ -45,3 +45,12 @@ def test_longest_first() -> None:
     mask[20:25, 20:60], mask[60:65, 20:180] = True, True
     first, second = centrelines(mask)
     assert np.ptp(first[:, 0]) > np.ptp(second[:, 0])
+
+
+@pytest.mark.parametrize("width", [3, 7, 9, 19, 27])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_diagonal_line_keeps_its_length(width: int, turned: bool) -> None:
+    mask = np.zeros((540, 720), np.uint8)
+    cv2.line(mask, (180, 100), (520, 440), 1, width)
+    (line,) = centrelines((mask[:, ::-1] if turned else mask) > 0)
+    assert np.hypot(*(line[-1] - line[0])) == pytest.approx(np.hypot(340, 340), abs=width + 8)
