@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from endolux.adapt.dv_lora import DVLoraLinear
+from endolux.adapt.strict_copy import copy_strictly
 from endolux.errors import ModelError, UsageError, missing_extra
 
 Kind: TypeAlias = Literal["full", "head-only", "last-blocks", "lora", "vector-lora", "dora", "dv-lora"]
@@ -313,37 +314,11 @@ def load_unadapted(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy weights of the unadapted network into one that may have branches, which stay as they are.
 
     Raises:
-        ModelError: ``model.variant`` where names or shapes differ.
+        ModelError: ``model.variant`` where names or shapes differ, ``model.weights`` for what is not finite.
     """
-    own = network.state_dict()
-    plain = {name.replace(".base_layer.", "."): name for name in own if not _ADAPTER.search(name)}
-    missing = [name for name in plain if name not in state]
-    unexpected = [name for name in state if name not in plain]
-    shapes = [n for n in plain if n in state and state[n].shape != own[plain[n]].shape]
-    if missing or unexpected or shapes:
-        told = [
-            f"{len(names)} {what} ({', '.join(names[:2])}{', ...' if len(names) > 2 else ''})"
-            for names, what in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of other shape"))
-            if names
-        ]
-        raise ModelError(
-            f"These are not the weights of '{getattr(network, 'architecture', type(network).__name__)}'",
-            why=f"Of {len(plain)} entries: {'; '.join(told)}.",
-            fix="Use weights of the same architecture and size, complete and unchanged.",
-            error_id="model.variant",
-        )
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                f"The weight '{name}' is not finite",
-                why="The training that wrote these weights diverged, or the file is damaged.",
-                fix="Use an earlier checkpoint.",
-                error_id="model.weights",
-            )
-    with torch.no_grad():
-        for name, there in plain.items():
-            own[there].copy_(state[name])
-        refresh_magnitudes(network)
+    plain = {name.replace(".base_layer.", "."): name for name in network.state_dict() if not _ADAPTER.search(name)}
+    copy_strictly(network, plain, state, fix="Use weights of the same architecture and size, complete and unchanged.")
+    refresh_magnitudes(network)
 
 
 def refresh_magnitudes(network: nn.Module) -> None:

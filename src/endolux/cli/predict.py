@@ -119,11 +119,4 @@ def _render(report: RunReport) -> None:
         render.answer(f"black   {report.black} of {report.frames} frames are black: no valid depth in them")
     if report.saturated:
         render.answer(f"note    {report.saturated} pixels lie beyond the range of the 16-bit codes and were clipped")
-    if report.failures:
-        # The three-line form of error 5, so that nobody takes the run for a complete one.
-        names = ", ".join(f"{f.name} ({f.error_id})" for f in report.failures[:5])
-        more = f" and {report.failed - 5} more" if report.failed > 5 else ""
-        total = report.frames + report.failed
-        render.note(f"error[run.partial]: {report.failed} of {total} inputs failed: {names}{more}")
-        render.note(f"  why: {report.failures[0].what} ({report.failures[0].why})")
-        render.note(f"  fix: {report.failures[0].fix} Every failure is listed in {report.out / 'run.json'}.")
+    render.partial_failure(report.failures, done=report.frames, failed=report.failed, out=report.out)

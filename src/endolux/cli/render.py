@@ -6,8 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from endolux.errors import EndoluxError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from endolux.runtime.output_folder import FailureRecord
 
 PLAIN_INTERVAL_S = 5.0
 TTY_INTERVAL_S = 0.1
@@ -98,6 +104,24 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+
+
+def partial_failure(failures: Sequence[FailureRecord], *, done: int, failed: int, out: Path) -> None:
+    """Say in the three-line form of error 5 which inputs failed, so that nobody takes the run for a complete one.
+
+    Args:
+        failures: the first of them; nothing is said where there are none.
+        done: inputs that were done.
+        failed: how many failed.
+        out: folder of the run.
+    """
+    if not failures:
+        return
+    names = ", ".join(f"{f.name} ({f.error_id})" for f in failures[:5])
+    more = f" and {failed - 5} more" if failed > 5 else ""
+    note(f"error[run.partial]: {failed} of {done + failed} inputs failed: {names}{more}")
+    note(f"  why: {failures[0].what} ({failures[0].why})")
+    note(f"  fix: {failures[0].fix} Every failure is listed in {out / 'run.json'}.")
 
 
 class ProgressLine:

@@ -96,10 +96,4 @@ def _render(report: SegmentReport) -> None:
     render.answer(f"frames     {report.frames}{resumed} in {render.duration(report.seconds)} ({speed})")
     render.answer(f"found      {', '.join(f'{name} in {count}' for name, count in report.found.items())}")
     render.answer(f"model      {report.model}, {report.engine}")
-    if report.failures:
-        names = ", ".join(f"{f.name} ({f.error_id})" for f in report.failures[:5])
-        more = f" and {report.failed - 5} more" if report.failed > 5 else ""
-        total = report.frames + report.failed
-        render.note(f"error[run.partial]: {report.failed} of {total} inputs failed: {names}{more}")
-        render.note(f"  why: {report.failures[0].what} ({report.failures[0].why})")
-        render.note(f"  fix: {report.failures[0].fix} Every failure is listed in {report.out / 'run.json'}.")
+    render.partial_failure(report.failures, done=report.frames, failed=report.failed, out=report.out)

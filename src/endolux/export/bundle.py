@@ -93,13 +93,7 @@ def export_bundle(
             fix="Leave the kind out.",
             error_id="export.kind",
         )
-    if os.path.lexists(folder):
-        raise UsageError(
-            f"'{folder}' exists already",
-            why="A bundle is never written over another file or folder.",
-            fix="Choose a new folder, or remove the old one first.",
-            error_id="output.exists",
-        )
+    refuse_existing(folder)
     ready = inference_network(network, store=store)
     rounding = rounding_error(network, ready, size=size)
     if not rounding <= _LARGEST_ROUNDING:
@@ -166,3 +160,18 @@ def check_words(
             error_id="export.size",
         )
     return words
+
+
+def refuse_existing(folder: Path) -> None:
+    """Stop before anything is computed for a folder that is taken.
+
+    Raises:
+        UsageError: ``output.exists``.
+    """
+    if os.path.lexists(folder):
+        raise UsageError(
+            f"'{folder}' exists already",
+            why="A bundle is never written over another file or folder.",
+            fix="Choose a new folder, or remove the old one first.",
+            error_id="output.exists",
+        )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from endolux.errors import CheckError, UsageError
-from endolux.export.bundle import Exported, check_words
+from endolux.export.bundle import Exported, check_words, refuse_existing
 from endolux.export.onnx import check_parity, inference_network, onnx_bytes, rounding_error, safetensors_bytes
 from endolux.export.storage import Store
 from endolux.models.landmark_network import LandmarkNetwork
@@ -58,13 +57,7 @@ def export_landmarks(
             fix="Train the light network: the recipe landmarks-light with model.config.depth auxiliary or none.",
             error_id="export.unsupported",
         )
-    if os.path.lexists(folder):
-        raise UsageError(
-            f"'{folder}' exists already",
-            why="A bundle is never written over another file or folder.",
-            fix="Choose a new folder, or remove the old one first.",
-            error_id="output.exists",
-        )
+    refuse_existing(folder)
     ready = inference_network(network, store=store)
     rounding = rounding_error(network, ready, size=size)
     if not rounding <= _LARGEST_ROUNDING:

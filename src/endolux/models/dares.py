@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -61,11 +62,11 @@ class SigmoidDisparity(DPTNetwork):
     def depth_range(self) -> tuple[float, float]:
         return self.min_depth, self.max_depth
 
+    @abc.abstractmethod
     def _decoded(
         self, image: Tensor, names: Sequence[str], scales: int
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """Sigmoid disparity, finest first, and features."""
-        raise NotImplementedError
 
     @override
     def forward(self, image: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from endolux.adapt.lora import load_unadapted
-from endolux.errors import ModelError
+from endolux.adapt.strict_copy import copy_strictly
 from endolux.models.depth_anything_keys import from_any, from_original, to_original
 
 if TYPE_CHECKING:
@@ -123,31 +123,9 @@ def _with_heads(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
 
 
 def _copy(network: DPTNetwork, names: Mapping[str, str], state: Mapping[str, Tensor]) -> None:
-    """Strictly: every published name, each of its shape, finite, and no other."""
-    own = network.state_dict()
-    missing = [name for name in names if name not in state]
-    unexpected = [name for name in state if name not in names]
-    shapes = [n for n in names if n in state and state[n].shape != own[names[n]].shape]
-    if missing or unexpected or shapes:
-        told = [
-            f"{len(found)} {what} ({', '.join(n.partition('#')[0] for n in found[:2])}{', ...' if found[2:] else ''})"
-            for found, what in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of other shape"))
-            if found
-        ]
-        raise ModelError(
-            f"These are not the weights of '{network.architecture}'",
-            why=f"Of {len(names)} entries: {'; '.join(told)}.",
-            fix="Use the published checkpoint, complete and unchanged, and the published configuration.",
-            error_id="model.variant",
-        )
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(
-                f"The weight '{name.partition('#')[0]}' is not finite",
-                why="The training that wrote this checkpoint diverged, or the file is damaged.",
-                fix="Use an earlier checkpoint.",
-                error_id="model.weights",
-            )
-    with torch.no_grad():
-        for name, there in names.items():
-            own[there].copy_(state[name])
+    copy_strictly(
+        network,
+        names,
+        state,
+        fix="Use the published checkpoint, complete and unchanged, and the published configuration.",
+    )
