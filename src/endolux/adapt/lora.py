@@ -318,7 +318,8 @@ def load_unadapted(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     plain = {name.replace(".base_layer.", "."): name for name in network.state_dict() if not _ADAPTER.search(name)}
     copy_strictly(network, plain, state, fix="Use weights of the same architecture and size, complete and unchanged.")
-    refresh_magnitudes(network)
+    with torch.no_grad():
+        refresh_magnitudes(network)
 
 
 def refresh_magnitudes(network: nn.Module) -> None:
