@@ -81,7 +81,7 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "error_id", "says"),
     [
         (("kolon",), "phantom.anatomy", "'colon'"),
-        (("colon,liver",), "phantom.anatomy", "liver"),
+        (("colon,kidney",), "phantom.anatomy", "kidney"),
         (("colon", "--preset", "skared-like"), "phantom.preset", "'scared-like'"),
         (("colon", "--layout", "scard"), "phantom.layout", "'scared'"),
         (("colon", "--outputs", "label"), "phantom.output", "'labels'"),

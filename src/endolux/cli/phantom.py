@@ -65,7 +65,7 @@ def phantom(
         split: train, validation or test: ranges of scenes that share none.
         seed: the same seed gives the same bytes.
         first_scene: number of the first scene of the split; ranges that do not overlap share no scene.
-        motion: still (single views), insertion, withdrawal, hover, pan or mixed.
+        motion: still (single views), insertion, withdrawal, hover, pan, sweep or mixed.
         fps: frame rate of moving sequences.
         sequence_frames: frames of a moving sequence; every sequence is another scene.
         views_per_scene: single views taken of each scene.

@@ -31,6 +31,8 @@ class Scene:
         growths: N x 4 centres and radii of bodies on the wall, mm, which a scope may come close to.
         held: instruments that may come out of the scope's channel, in camera axes; a view takes one or none.
         lines: curves on the surfaces that surgeons orient themselves by.
+        annotated: lines are those that a person would draw: the silhouette also runs where the liver touches the
+            abdominal wall, and nothing is drawn beyond the visible area.
     """
 
     anatomy: str
@@ -43,6 +45,7 @@ class Scene:
     held: tuple[Mesh, ...] = ()
     growths: npt.NDArray[np.float32] | None = None
     lines: tuple[Line, ...] = ()
+    annotated: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.tissues, Tissue):

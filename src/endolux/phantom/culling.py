@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from endolux.phantom.clusters import NEAR_MM
 from endolux.phantom.compile import compiled
+from endolux.phantom.lanes import LANES, reaching, waiting
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -79,8 +80,9 @@ def is_hidden(nearest: float, box: IntArray, columns: int, start: IntArray, dept
     if (box[1] - box[0] + 1) * (box[3] - box[2] + 1) > _MAX_LOOKED_AT:
         return False
     for y in range(box[2], box[3] + 1):
-        for k in range(start[y * columns + box[0]], start[y * columns + box[1] + 1]):
-            if depth[k] > nearest:
+        end = start[y * columns + box[1] + 1]
+        for k in range(start[y * columns + box[0]], end, LANES):
+            if waiting(depth, k, end - k, nearest) != 0:
                 return False
     return True
 
@@ -116,7 +118,26 @@ def is_beyond(
     ny = sign * (turn[0, 1] * slab[0] + turn[1, 1] * slab[1] + turn[2, 1] * slab[2])
     nz = sign * (turn[0, 2] * slab[0] + turn[1, 2] * slab[1] + turn[2, 2] * slab[2])
     for y in range(box[2], box[3] + 1):
-        for k in range(start[y * columns + box[0]], start[y * columns + box[1] + 1]):
-            if depth[k] > 0.0 and depth[k] * (nx * ray_u[k] + ny * ray_v[k] + nz) > low:
+        end = start[y * columns + box[1] + 1]
+        for k in range(start[y * columns + box[0]], end, LANES):
+            if reaching(depth, ray_u, ray_v, k, end - k, nx, ny, nz, low) != 0:
                 return False
     return True
+
+
+@compiled
+def farthest_nearby(depth: FloatArray, start: IntArray, rows: int, columns: int) -> FloatArray:
+    """For each cell of a grid, the greatest depth of the rays in the 3 x 3 cells from it on, to the right and down."""
+    own = np.full((rows + 2, columns + 2), -np.inf, np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            for k in range(start[i * columns + j], start[i * columns + j + 1]):
+                own[i, j] = max(own[i, j], depth[k])
+    for i in range(rows):
+        for j in range(columns):
+            own[i, j] = max(own[i, j], max(own[i, j + 1], own[i, j + 2]))
+    result = np.empty(rows * columns, np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            result[i * columns + j] = max(own[i, j], max(own[i + 1, j], own[i + 2, j]))
+    return result

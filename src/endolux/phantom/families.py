@@ -19,6 +19,7 @@ SHAPES: dict[str, dict[str, tuple[float, float]]] = {
     "bronchus": {"carina_rad": (0.7, 1.7)},
     "sinus": {"openness": (0.0, 1.0)},
     "laparoscopy": {"level_mm": (-45.0, -12.0), "liver_height_mm": (25.0, 75.0)},
+    "liver": {"level_mm": (-45.0, -12.0), "height_mm": (25.0, 70.0)},
     "heart": {"flatness": (0.45, 0.9)},
 }
 """By anatomy, the numbers that tell families apart, with their whole ranges; each stands in the scene's record."""

@@ -34,10 +34,12 @@ class Line:
     Attributes:
         landmark: its class.
         points: N x 3 mm, in order.
+        cover_mm: so far behind a ligament it still counts as seen: what is attached along it covers it.
     """
 
     landmark: Landmark
     points: FloatArray
+    cover_mm: float = 0.0
 
 
 def draw(
@@ -46,6 +48,8 @@ def draw(
     pose: npt.NDArray[np.float64],
     depth_mm: FloatArray,
     labels: npt.NDArray[np.uint8],
+    *,
+    touching: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """What of the lines one camera sees.
 
@@ -59,6 +63,7 @@ def draw(
         pose: camera-to-world, 4 x 4, mm.
         depth_mm: H x W z, 0 where nothing is.
         labels: H x W classes.
+        touching: the silhouette also runs where the liver touches the abdominal wall, without a step in depth.
 
     Returns:
         H x W uint8 of ``Landmark``.
@@ -67,7 +72,7 @@ def draw(
 
     canvas = np.zeros(depth_mm.shape, np.uint8)
     width = max(1, round(30 * camera.height / 1080))
-    _silhouette(canvas, depth_mm, labels, width)
+    _silhouette(canvas, depth_mm, labels, width, touching=touching)
     ridge = np.zeros_like(canvas)
     for landmark in (Landmark.LIGAMENT, Landmark.RIDGE):
         for line in lines:
@@ -79,6 +84,9 @@ def draw(
             if ahead.any():
                 pixels[ahead] = project(local[ahead], camera)
             seen = ahead & _visible(pixels, local[:, 2], depth_mm)
+            if line.cover_mm > 0:
+                covered = np.where(labels == Label.LIGAMENT, depth_mm, 0).astype(np.float32)
+                seen |= ahead & _visible(pixels, local[:, 2], covered, line.cover_mm)
             target = ridge if landmark is Landmark.RIDGE else canvas
             for k in np.flatnonzero(seen[:-1] & seen[1:]):
                 ends = np.round(pixels[k : k + 2]).astype(int)
@@ -93,7 +101,7 @@ def draw(
 
 
 def _visible(
-    pixels: npt.NDArray[np.floating], z: npt.NDArray[np.floating], depth_mm: FloatArray
+    pixels: npt.NDArray[np.floating], z: npt.NDArray[np.floating], depth_mm: FloatArray, slack_mm: float = 1.0
 ) -> npt.NDArray[np.bool_]:
     height, width = depth_mm.shape
     finite = np.isfinite(pixels).all(axis=1)
@@ -103,10 +111,17 @@ def _visible(
     deepest = cv2.dilate(depth_mm, np.ones((3, 3), np.uint8))
     here = np.zeros(len(z))
     here[inside] = deepest[at[inside, 1], at[inside, 0]]
-    return np.asarray(inside & (here > 0) & (z < 1.02 * here + 1.0))
+    return np.asarray(inside & (here > 0) & (z < 1.02 * here + slack_mm))
 
 
-def _silhouette(canvas: npt.NDArray[np.uint8], depth_mm: FloatArray, labels: npt.NDArray[np.uint8], width: int) -> None:
+def _silhouette(
+    canvas: npt.NDArray[np.uint8],
+    depth_mm: FloatArray,
+    labels: npt.NDArray[np.uint8],
+    width: int,
+    *,
+    touching: bool,
+) -> None:
     liver = labels == Label.LIVER
     if not liver.any():
         return
@@ -115,6 +130,8 @@ def _silhouette(canvas: npt.NDArray[np.uint8], depth_mm: FloatArray, labels: npt
             behind = np.roll(depth_mm, step, axis=axis)
             other = np.roll(labels, step, axis=axis)
             edge = liver & (other != Label.LIVER) & (behind > depth_mm + np.maximum(2.0, 0.04 * depth_mm))
+            if touching:
+                edge |= liver & (other == Label.ABDOMINAL_WALL)
             border = [slice(None), slice(None)]
             border[axis] = slice(0, 1) if step == 1 else slice(-1, None)
             edge[tuple(border)] = False

@@ -64,10 +64,27 @@ def _crown(share: Array | float) -> float:
     return float(np.maximum(1 - np.asarray(share) ** 2.2, 0.0) ** 0.9)
 
 
-def build_liver(rng: np.random.Generator, *, height_mm: float, columns: int = 220) -> Liver:
-    """A wedge with a domed top, a hollow underside and a sharp edge, notched at the ligament."""
+def build_liver(
+    rng: np.random.Generator,
+    *,
+    height_mm: float,
+    columns: int = 220,
+    tilt_deg: float | None = None,
+    hollow_mm: float | None = None,
+) -> Liver:
+    """A wedge with a domed top, a hollow underside and a sharp edge, notched at the ligament.
+
+    Args:
+        rng: source of randomness.
+        height_mm: of the dome above the edge.
+        columns: points around the edge.
+        tilt_deg: how far the front edge is lifted; drawn when None.
+        hollow_mm: how far the underside arches up; drawn when None, and then it may bulge.
+    """
     wide, deep = rng.uniform(90, 150), rng.uniform(65, 115)
     height, hollow = height_mm, rng.uniform(-8, 26)
+    if hollow_mm is not None:
+        hollow = hollow_mm
     edge = rng.uniform(1.5, 7.0)
     angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)
     notch = -np.pi / 2 + rng.uniform(-0.3, 0.7)
@@ -106,6 +123,8 @@ def build_liver(rng: np.random.Generator, *, height_mm: float, columns: int = 22
     amount += rng.uniform(0.0, 0.35) * solid_noise(rng, body.vertices, scale_mm=rng.uniform(3, 8))
     body = displace(body, amount)
     tilt = np.deg2rad(rng.uniform(-15, 35) if rng.random() < 0.6 else rng.uniform(35, 85))
+    if tilt_deg is not None:
+        tilt = np.deg2rad(tilt_deg)
     lean = np.deg2rad(rng.normal(0, 10))
     about_x = np.array([[1, 0, 0], [0, np.cos(tilt), np.sin(tilt)], [0, -np.sin(tilt), np.cos(tilt)]])
     about_y = np.array([[np.cos(lean), 0, np.sin(lean)], [0, 1, 0], [-np.sin(lean), 0, np.cos(lean)]])

@@ -37,8 +37,10 @@ class Motion(enum.StrEnum):
     """Held in one place by a hand."""
     PAN = "pan"
     """Turning to and fro in one place."""
+    SWEEP = "sweep"
+    """Moved sideways to and fro, looking the same way."""
     MIXED = "mixed"
-    """One of the four moving kinds, drawn for each sequence."""
+    """Insertion, withdrawal, hovering or panning, drawn for each sequence."""
 
 
 class ClearanceCheck(Protocol):
@@ -151,6 +153,15 @@ def _around(rng: np.random.Generator, start: Pose, time: Wave, *, motion: Motion
         record |= {"swing_deg": size * wide_deg, "swing_angle_rad": angle, "swing_period_s": period_s}
         turn[:, 0] += swing * np.cos(angle)
         turn[:, 1] += swing * np.sin(angle)
+    elif motion is Motion.SWEEP:
+        angle, wide_mm, period_s = rng.uniform(0, 2 * np.pi), reach_mm * rng.uniform(0.08, 0.16), rng.uniform(4.0, 7.0)
+        along, across = rng.uniform(0, 2 * np.pi, 2)
+        turns = 2 * np.pi * time / period_s
+        to_and_fro = size * wide_mm * (np.sin(turns + along) - np.sin(along))
+        sideways = 0.5 * size * wide_mm * (np.sin(1.6 * turns + across) - np.sin(across))
+        record |= {"sweep_mm": size * wide_mm, "sweep_angle_rad": angle, "sweep_period_s": period_s}
+        shift[:, 0] += to_and_fro * np.cos(angle) - sideways * np.sin(angle)
+        shift[:, 1] += to_and_fro * np.sin(angle) + sideways * np.cos(angle)
     elif motion in (Motion.INSERTION, Motion.WITHDRAWAL):
         # Nearer by at most two fifths of the way; no farther than the wall behind is likely to be.
         length = size * min(0.4 * reach_mm, rng.uniform(8.0, 20.0) * max(float(time[-1]), 0.0))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from endolux.phantom.compile import compiled
+from endolux.phantom.lanes import LANES, padded
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -22,8 +23,8 @@ class RayGrid:
     """N rays (u, v, 1) from one origin, sorted into a grid so that those near a triangle are found.
 
     Attributes:
-        u, v: N ray slopes x/z and y/z in grid order.
-        column_at, row_at: N grid coordinates of those rays.
+        u, v: N ray slopes x/z and y/z in grid order, and ``LANES`` that are not finite.
+        column_at, row_at: N grid coordinates of those rays, and ``LANES`` more.
         order: N positions of those rays in the caller's order.
         start: rows * columns + 1; the rays of cell k are ``start[k]:start[k + 1]``.
         rows, columns: size of the grid.
@@ -50,7 +51,7 @@ class RayGrid:
     @property
     def count(self) -> int:
         """Number of rays."""
-        return int(self.u.size)
+        return int(self.order.size)
 
 
 def grid_of_image(u: FloatArray, v: FloatArray) -> RayGrid:
@@ -68,8 +69,8 @@ def grid_of_image(u: FloatArray, v: FloatArray) -> RayGrid:
     scale = np.array([1 / step_u, 1 / step_v, -float(u[0]) / step_u, -float(v[0]) / step_v])
     count = rows * columns
     return RayGrid(
-        u=np.tile(u.astype(np.float32), rows),
-        v=np.repeat(v.astype(np.float32), columns),
+        u=padded(np.tile(u.astype(np.float32), rows), np.nan),
+        v=padded(np.repeat(v.astype(np.float32), columns), np.nan),
         column_at=np.zeros(1, np.float32),
         row_at=np.zeros(1, np.float32),
         order=np.arange(count, dtype=np.int32),
@@ -165,8 +166,8 @@ def _sorted_into_cells(
         start[cell[k] + 1] += 1
     for c in range(rows * columns):
         start[c + 1] += start[c]
-    own_u, own_v = np.empty(count, np.float32), np.empty(count, np.float32)
-    column_at, row_at = np.empty(count, np.float32), np.empty(count, np.float32)
+    own_u, own_v = np.full(count + LANES, np.nan, np.float32), np.full(count + LANES, np.nan, np.float32)
+    column_at, row_at = np.zeros(count + LANES, np.float32), np.zeros(count + LANES, np.float32)
     order = np.empty(count, np.int32)
     fill = start[:-1].copy()
     for k in range(u.size):

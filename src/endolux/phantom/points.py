@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from endolux.phantom.atlas import Atlas, Skin
 from endolux.phantom.compile import compiled_fast
+from endolux.phantom.lanes import fetch
 from endolux.phantom.powers import exp2
 from endolux.phantom.raster import Seen
 
@@ -18,6 +19,8 @@ IntArray = npt.NDArray[np.int32]
 
 _F0, _F1 = np.float32(0.0), np.float32(1.0)
 _TINY = np.float32(1e-12)
+# How many rays later what is brought into the cache is needed.
+_AHEAD = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +141,11 @@ def _find_points(
         f = face[k]
         if f < 0:
             continue
+        # Vertices of a large mesh are far apart in memory.
+        ahead = max(face[min(k + _AHEAD, face.size - 1)], 0)
+        for x in range(3):
+            fetch(skin, skin.shape[1] * np.intp(faces[ahead, x]))
+            fetch(local, 3 * np.intp(faces[ahead, x]))
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         wb, wc = bary_u[k], bary_v[k]
         wa = _F1 - wb - wc

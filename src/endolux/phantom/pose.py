@@ -27,6 +27,7 @@ class Outlook:
         up: 3, direction that is up in the picture.
         reach_mm: nearest and farthest distance between lens and target.
         patches: K x 2 x 3 points on the outside of organs and their normals, for views that an organ fills.
+        turned: share of views that are rolled by any angle; the horizon of the others is nearly level.
     """
 
     targets: npt.NDArray[np.float32]
@@ -34,6 +35,7 @@ class Outlook:
     up: tuple[float, float, float]
     reach_mm: tuple[float, float]
     patches: npt.NDArray[np.float32] | None = None
+    turned: float = 0.2
 
 
 def patches(body: Body, near: npt.NDArray[np.floating], *, stride: int) -> npt.NDArray[np.float32]:
@@ -99,7 +101,7 @@ def sample_outside(rng: np.random.Generator, outlook: Outlook) -> Pose:
     distance = min(float(np.exp(rng.uniform(np.log(low), np.log(high)))), 0.93 * far)
     position = target + axis / far * distance + rng.normal(0, 0.06 * distance, 3)
     aim = target + rng.normal(0, 0.18 * distance, 3)
-    roll = float(rng.normal(0, 0.25)) if rng.random() < 0.8 else float(rng.uniform(0, 2 * np.pi))
+    roll = float(rng.normal(0, 0.25)) if rng.random() < 1 - outlook.turned else float(rng.uniform(0, 2 * np.pi))
     return look_at(position, aim, np.asarray(outlook.up), roll=roll)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AllowInfNan, Field, ValidationError, model_validator
 from typing_extensions import override
 
 from endolux.errors import UsageError
@@ -16,9 +16,12 @@ from endolux.phantom.deform import Deformation
 from endolux.phantom.families import SPLIT_SCENES, Family
 from endolux.phantom.instrument import ScopeChoice
 from endolux.phantom.motion import Motion
+from endolux.phantom.preset_table import PRESETS, Preset
 from endolux.phantom.scene import ANATOMIES
 from endolux.phantom.scope import Scope
 from endolux.phantom.world import PhantomSettings
+
+__all__ = ["PRESETS", "SPLITS", "Preset", "StreamSettings", "merged", "settings_of", "unknown", "validated"]
 
 SPLITS = {family.value: family.first_scene for family in Family}
 """Number of the first scene of each split: no scene belongs to two, and no shape either (``families``)."""
@@ -92,22 +95,6 @@ class StreamSettings(PhantomSettings):
         return self.scope.narrow(super().instrument(rng), rng)
 
 
-class Preset(BaseModel):
-    """A named starting point.
-
-    Attributes:
-        summary: one line.
-        anatomies: weights; names that this version lacks are skipped, and empty stands for all.
-        settings: other settings, as :class:`StreamSettings` takes them.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    summary: str
-    anatomies: dict[str, float] = Field(default_factory=dict)
-    settings: dict[str, object] = Field(default_factory=dict)
-
-
 _WEIGHTS = {
     "laparoscopy": 4.2,
     "colon": 3.6,
@@ -117,104 +104,8 @@ _WEIGHTS = {
     "tube": 0.6,
     "pouch": 0.6,
 }
-_NO_ARTEFACTS = dict.fromkeys(
-    (
-        "shot_noise", "read_noise", "jpeg_quality", "h264_crf", "chroma_blur_px", "vignette", "defocus_px",
-        "chromatic_px", "shutter", "rolling", "interlaced", "demosaic", "sharpen", "overlay_seed",
-        "black",
-    ),
-    0,
-)  # fmt: skip
-_NEUTRAL_LOOK = {"scatter_mm": 0, "saturation": 1}
-_C3VD_CAMERA = {
-    "width": 1350,
-    "height": 1080,
-    "fx": 767.8212167017787,
-    "fy": 767.8212167017787,
-    "cx": 678.5448,
-    "cy": 542.9759,
-    "model": "fisheye",
-    "distortion": [-0.18823502009331616, -0.00900024461262448, 0.03134907766378786, -0.007404239577478986],
-}
-
-PRESETS: dict[str, Preset] = {
-    "train": Preset(
-        summary="every anatomy through every instrument: wide domain randomisation",
-        settings={"rich_texture": 0.3},
-    ),
-    "clean": Preset(
-        summary="every anatomy through one ideal pinhole camera with its light at the lens, without artefacts",
-        settings={
-            "even_light": 0.0,
-            "smoke": 0.0,
-            "scope": {
-                "camera": {"models": {"pinhole": 1}, "field_of_view_deg": [80, 80], "centre": 0},
-                "lights": {"count": [1, 1], "spread_mm": 0, "beam": 0, "shadows": 0},
-                "look": {
-                    **_NO_ARTEFACTS,
-                    **_NEUTRAL_LOOK,
-                    "chroma_subsampling": 444,
-                    "falloff": 2,
-                    "gamma": 2.2,
-                    "shoulder": 0.5,
-                    "blur_px": 0,
-                    "bounce": 0.3,
-                    "exposure": (0.35, 0.9),
-                },
-                "content": "full",
-                "neutral": True,
-            },
-        },
-    ),
-    "c3vd-like": Preset(
-        summary="silicone colon through a wide colonoscope lens, as in C3VD",
-        anatomies={"phantom-silicone": 1.0},
-        settings={
-            "even_light": 0.0,
-            "held": 0.0,
-            "motion": "withdrawal",
-            "scope": {
-                "camera": {"models": {"fisheye": 1}, "fixed": _C3VD_CAMERA},
-                "lights": {"count": [2, 3], "spread_mm": [2.5, 4.5], "beam": [0, 1], "shadows": 1},
-                "look": {"falloff": [1.8, 2.2], "shot_noise": [0, 0.012], "read_noise": [0, 0.006], "vignette": 0},
-                "content": "full",
-            },
-        },
-    ),
-    "scared-like": Preset(
-        summary="laparoscopy through a da Vinci-like stereo endoscope, as in SCARED",
-        anatomies={"laparoscopy": 1.0},
-        settings={
-            "motion": "hover",
-            "baseline_mm": 4.2,
-            "scope": {
-                "camera": {"models": {"radtan": 1}, "field_of_view_deg": [70, 84], "centre": 0.02, "k1": [-0.03, 0.03]},
-                "lights": {"count": [2, 2], "spread_mm": [3, 5], "beam": [0, 2], "shadows": 1},
-                "look": {"shot_noise": [0, 0.02], "read_noise": [0, 0.01], "vignette": [0, 0.4]},
-                "content": "full",
-            },
-        },
-    ),
-    "endoslam-like": Preset(
-        summary="rendered stomach, small intestine and colon through a wide pinhole camera, as in EndoSLAM's UnityCam",
-        anatomies={"stomach": 1.0, "small-intestine": 1.0, "colon": 1.0},
-        settings={
-            "width": 320,
-            "height": 320,
-            "even_light": 0.0,
-            "held": 0.0,
-            "motion": "insertion",
-            "scope": {
-                "camera": {"models": {"pinhole": 1}, "field_of_view_deg": [108, 114], "centre": 0.01},
-                "lights": {"count": [1, 1], "spread_mm": [0, 1], "beam": [0, 2], "shadows": 0},
-                "look": {**_NO_ARTEFACTS, **_NEUTRAL_LOOK, "chroma_subsampling": 444, "falloff": 2},
-                "content": "full",
-                "neutral": True,
-            },
-        },
-    ),
-}
-"""Presets by name."""
+# Made for one preset; in the mixture it would only be more of the same.
+_ASIDE = frozenset({"liver"})
 
 
 def settings_of(preset: str = "train", changes: Mapping[str, object] | None = None) -> StreamSettings:
@@ -312,7 +203,7 @@ def _check_fixed(changes: Mapping[str, object], values: Mapping[str, object]) ->
 
 def _weights(wanted: Mapping[str, float]) -> dict[str, float]:
     known = {name: weight for name, weight in wanted.items() if name in ANATOMIES}
-    return known or {name: _WEIGHTS.get(name, 1.0) for name in sorted(ANATOMIES)}
+    return known or {name: _WEIGHTS.get(name, 1.0) for name in sorted(ANATOMIES) if name not in _ASIDE}
 
 
 def _setting_names() -> list[str]:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from endolux.phantom.clusters import Clusters
 from endolux.phantom.compile import compiled
-from endolux.phantom.culling import visible_cells
+from endolux.phantom.culling import farthest_nearby, visible_cells
+from endolux.phantom.lanes import LANES
 from endolux.phantom.mesh import Mesh
 from endolux.phantom.pencils import RayGrid as RayGrid
 from endolux.phantom.pencils import grid_of_image as grid_of_image
@@ -145,9 +146,15 @@ class Raster:
         cells, distance, nearest, boxes = visible_cells(
             clusters.spheres, turn, eye, grid.linear, grid.scale, grid.edge_u, grid.edge_v
         )
-        count = grid.count
-        depth = np.full(count, np.inf, np.float32) if limit_mm is None else limit_mm[grid.order]
-        seen = Seen(depth, np.full(count, -1, np.int32), np.zeros(count, np.float32), np.zeros(count, np.float32))
+        count, total = grid.count, grid.count + LANES
+        depth = np.full(total, np.inf, np.float32)
+        if limit_mm is not None:
+            depth[:count] = limit_mm[grid.order]
+        face = np.full(total, -1, np.int32)
+        # Nobody asks where a ray is blocked.
+        u, v = (np.zeros(LANES if any_hit else total, np.float32) for _ in range(2))
+        # Ends of rays do not move while it is asked whether anything is before them.
+        farthest = farthest_nearby(depth, grid.start, grid.rows, grid.columns) if any_hit else u
         scan(
             np.argsort(distance, kind="stable"),
             cells,
@@ -171,12 +178,13 @@ class Raster:
             grid.u,
             grid.v,
             any_hit,
-            seen.depth_mm,
-            seen.face,
-            seen.u,
-            seen.v,
+            farthest,
+            depth,
+            face,
+            u,
+            v,
         )
-        return seen
+        return Seen(depth[:count], face[:count], u[:count], v[:count])
 
 
 def _turn_and_eye(pose: Pose) -> tuple[DoubleArray, DoubleArray]:

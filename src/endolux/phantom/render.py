@@ -149,7 +149,10 @@ class Renderer:
         valid: MaskArray = visible & (seen.depth_mm > 0)
         lines = None
         if self.scene.lines:
-            lines = landmarks.draw(self.scene.lines, scope.camera, pose, seen.depth_mm, seen.labels)
+            known = self.scene.annotated
+            lines = landmarks.draw(self.scene.lines, scope.camera, pose, seen.depth_mm, seen.labels, touching=known)
+            if known:
+                lines[~visible] = landmarks.Landmark.NOTHING
         specular = None
         if seen.specular is not None:
             specular = seen.specular & (seen.radiance[..., 0] * np.float32(used) > 0.7) & visible

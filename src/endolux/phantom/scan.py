@@ -15,6 +15,7 @@ import numpy.typing as npt
 from endolux.phantom.clusters import NEAR_MM
 from endolux.phantom.compile import compiled
 from endolux.phantom.culling import is_beyond, is_hidden
+from endolux.phantom.lanes import LANES, block, meet, waiting, waiting_within
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -22,6 +23,8 @@ DoubleArray = npt.NDArray[np.float64]
 
 # Rounding of grid coordinates, which are float32.
 _LOOSE = 1e-3
+_FAR = np.float32(1e30)
+_NO_PLANES = (0.0,) * 10
 # Boxes of more columns are narrowed row by row.
 _WIDE = 6
 
@@ -95,6 +98,23 @@ def _extent(near: FloatArray, count: int) -> tuple[float, float, float, float]:
 
 
 @compiled
+def _planes(
+    near: FloatArray, a: int, b: int, c: int
+) -> tuple[float, float, float, float, float, float, float, float, float, float]:
+    """The three planes through the origin and an edge of a triangle, turned inwards, and its volume with the origin."""
+    ax, ay, az = np.float64(near[0, a]), np.float64(near[1, a]), np.float64(near[2, a])
+    bx, by, bz = np.float64(near[0, b]), np.float64(near[1, b]), np.float64(near[2, b])
+    cx, cy, cz = np.float64(near[0, c]), np.float64(near[1, c]), np.float64(near[2, c])
+    px, py, pz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
+    qx, qy, qz = cy * az - cz * ay, cz * ax - cx * az, cx * ay - cy * ax
+    rx, ry, rz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    volume = ax * px + ay * py + az * pz
+    if volume < 0.0:
+        return -px, -py, -pz, -qx, -qy, -qz, -rx, -ry, -rz, -volume
+    return px, py, pz, qx, qy, qz, rx, ry, rz, volume
+
+
+@compiled
 def scan(
     order: npt.NDArray[np.int64],
     cells: IntArray,
@@ -118,6 +138,7 @@ def scan(
     ray_u: FloatArray,
     ray_v: FloatArray,
     any_hit: bool,
+    farthest: FloatArray,
     depth: FloatArray,
     face: IntArray,
     bary_u: FloatArray,
@@ -130,7 +151,6 @@ def scan(
     for number in order:
         most = max(most, corner_first[cells[number] + 1] - corner_first[cells[number]])
     local = np.empty((5, most), np.float32)
-    chosen = np.empty(depth.size + 1, np.int32)
     box = np.empty(4, np.int32)
     for number in order:
         cell = cells[number]
@@ -180,53 +200,40 @@ def scan(
             if x1 < x0 or y1 < y0:
                 continue
             near = min(az, bz, cz)
-            found = np.int64(0)
             small = x1 - x0 < 3 and y1 - y0 < 3
-            picked = small or (not tight and x1 - x0 < 5 and y1 - y0 < 5 and near > NEAR_MM)
-            if picked:
-                # Most triangles of a fine mesh are hidden behind what was drawn before, or lie between the rays:
-                # that is cheap to see. No branch in the loop: it would be guessed wrong every other time.
-                low_x, high_x, low_y, high_y = low_x - _LOOSE, high_x + _LOOSE, low_y - _LOOSE, high_y + _LOOSE
-                for y in range(y0, y1 + 1):
-                    for k in range(start[y * columns + x0], start[y * columns + x1 + 1]):
-                        near_by = (depth[k] > near) | (not small)
-                        if not tight:
-                            near_by &= (column_at[k] >= low_x) & (column_at[k] <= high_x)
-                            near_by &= (row_at[k] >= low_y) & (row_at[k] <= high_y)
-                        chosen[found] = k
-                        found += np.int64(near_by)
-                if found == 0:
+            if small or (not tight and x1 - x0 < 5 and y1 - y0 < 5 and near > NEAR_MM):
+                if any_hit and small and near >= farthest[y0 * columns + x0]:
                     continue
-            ax, ay = np.float64(local[0, a]), np.float64(local[1, a])
-            bx, by = np.float64(local[0, b]), np.float64(local[1, b])
-            cx, cy = np.float64(local[0, c]), np.float64(local[1, c])
-            px, py, pz = by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx
-            qx, qy, qz = cy * az - cz * ay, cz * ax - cx * az, cx * ay - cy * ax
-            rx, ry, rz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-            volume = ax * px + ay * py + az * pz
-            if volume == 0.0:
+                # Most triangles of a fine mesh are hidden behind what was drawn before, or lie between the rays:
+                # that is cheap to see.
+                beyond = np.float32(near) if small else -_FAR
+                low_x, high_x, low_y, high_y = low_x - _LOOSE, high_x + _LOOSE, low_y - _LOOSE, high_y + _LOOSE
+                ready, planes = False, _NO_PLANES
+                for y in range(y0, y1 + 1):
+                    end_k = start[y * columns + x1 + 1]
+                    for k in range(start[y * columns + x0], end_k, LANES):
+                        if tight:
+                            some = waiting(depth, k, end_k - k, beyond)
+                        else:
+                            some = waiting_within(
+                                depth, k, end_k - k, beyond, column_at, row_at, low_x, high_x, low_y, high_y
+                            )
+                        if some == 0:
+                            continue
+                        if not ready:
+                            ready = True
+                            planes = _planes(local, a, b, c)
+                        if planes[9] == 0.0:
+                            continue
+                        if any_hit:
+                            block(ray_u, ray_v, depth, face, k, planes, f)
+                        else:
+                            meet(ray_u, ray_v, depth, face, bary_u, bary_v, k, planes, f)
                 continue
-            if volume < 0.0:
-                volume = -volume
-                px, py, pz, qx, qy, qz, rx, ry, rz = -px, -py, -pz, -qx, -qy, -qz, -rx, -ry, -rz
-            if picked:
-                for n in range(found):
-                    k = chosen[n]
-                    u, v = np.float64(ray_u[k]), np.float64(ray_v[k])
-                    p = u * px + v * py + pz
-                    q = u * qx + v * qy + qz
-                    r = u * rx + v * ry + rz
-                    if (p >= 0.0) & (q >= 0.0) & (r >= 0.0):
-                        total = p + q + r
-                        if total > 0.0 and volume < total * depth[k]:
-                            face[k] = f
-                            if any_hit:
-                                depth[k] = -1.0
-                            else:
-                                depth[k] = volume / total
-                                bary_u[k] = q / total
-                                bary_v[k] = r / total
+            planes = _planes(local, a, b, c)
+            if planes[9] == 0.0:
                 continue
+            px, py, pz, qx, qy, qz, rx, ry, rz, _ = planes
             wide = x1 - x0 > _WIDE
             for y in range(y0, y1 + 1):
                 left, right = x0, x1
@@ -255,18 +262,8 @@ def scan(
                     right = min(right, math.floor(to_x * scale[0] + scale[2] + 0.5 + _LOOSE))
                     if left > right:
                         continue
-                for k in range(start[y * columns + left], start[y * columns + right + 1]):
-                    u, v = np.float64(ray_u[k]), np.float64(ray_v[k])
-                    p = u * px + v * py + pz
-                    q = u * qx + v * qy + qz
-                    r = u * rx + v * ry + rz
-                    if (p >= 0.0) & (q >= 0.0) & (r >= 0.0):
-                        total = p + q + r
-                        if total > 0.0 and volume < total * depth[k]:
-                            face[k] = f
-                            if any_hit:
-                                depth[k] = -1.0
-                            else:
-                                depth[k] = volume / total
-                                bary_u[k] = q / total
-                                bary_v[k] = r / total
+                for k in range(start[y * columns + left], start[y * columns + right + 1], LANES):
+                    if any_hit:
+                        block(ray_u, ray_v, depth, face, k, planes, f)
+                    else:
+                        meet(ray_u, ray_v, depth, face, bary_u, bary_v, k, planes, f)

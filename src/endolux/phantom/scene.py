@@ -5,11 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from endolux.errors import UsageError
-from endolux.phantom import airway, bowel, heart, hollow, laparoscopy, stomach  # each fills the registry
+from endolux.phantom import airway, bowel, heart, hollow, laparoscopy, liver_scene, stomach  # each fills the registry
 from endolux.phantom.anatomy import ANATOMIES, Scene
 from endolux.phantom.families import Family
 
-__all__ = ["ANATOMIES", "Scene", "airway", "bowel", "build_scene", "heart", "hollow", "laparoscopy", "stomach"]
+__all__ = [
+    "ANATOMIES",
+    "Scene",
+    "airway",
+    "bowel",
+    "build_scene",
+    "heart",
+    "hollow",
+    "laparoscopy",
+    "liver_scene",
+    "stomach",
+]
 
 
 def build_scene(

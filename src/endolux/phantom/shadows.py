@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from endolux.phantom.pose import Pose
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 MaskArray = npt.NDArray[np.bool_]
 
 # A hit this much nearer than the surface counts as shadow: surfaces do not hide themselves.
@@ -46,7 +47,8 @@ class Arrivals:
         """H*W shares of the light at a position in camera axes."""
         slopes = _from_light(self._u, self._v, self._z, np.asarray(light, np.float32), np.float32(_SLACK))
         if self._u.shape[1] < _COARSE_WIDTH:
-            plane = self._clear(slopes, np.ones(self._z.shape, bool), light)
+            plane = np.empty(self._z.shape, np.float32)
+            self._clear(slopes, np.arange(plane.size), light, plane)
         else:
             plane = self._refined(slopes, light)
         # A light guide is not a point: a pixel of blur stands for its penumbra.
@@ -59,35 +61,54 @@ class Arrivals:
             block = np.ones((2 * _COARSE + 1, 2 * _COARSE + 1), np.uint8)
             self._jumps = np.asarray((cv2.dilate(self._z, block) > _JUMP * cv2.erode(self._z, block))[few])
         # It is known where the depth jumps: those blocks and the coarse pixels go into one cast.
-        known = self._spread(self._jumps) > 0
-        asked = known.copy()
-        asked[few] = True
-        plane = self._clear(slopes, asked, light)
+        plane = np.empty(self._z.shape, np.float32)
+        self._clear(slopes, _pixels_of(self._jumps, self._z.shape, True), light, plane)
         coarse = plane[few].astype(np.uint8)
         square = np.ones((3, 3), np.uint8)
         unsure = (cv2.dilate(coarse, square) != cv2.erode(coarse, square)) & ~self._jumps
-        result = self._spread(coarse).astype(np.float32)
-        result[known] = plane[known]
+        _spread(coarse, self._jumps, plane)
         if unsure.any():
-            more = self._spread(unsure) > 0
-            result[more] = self._clear(slopes, more, light)[more]
-        return result
+            self._clear(slopes, _pixels_of(unsure, self._z.shape, False), light, plane)
+        return plane
 
-    def _spread(self, small: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Each coarse pixel as a block of pixels."""
-        height, width = self._u.shape
-        return small.astype(np.uint8).repeat(_COARSE, axis=0)[:height].repeat(_COARSE, axis=1)[:, :width]
-
-    def _clear(self, slopes: FloatArray, asked: MaskArray, light: tuple[float, float, float]) -> FloatArray:
-        """H x W, 1 where the way to a light is free; only where it is asked for."""
-        where = np.flatnonzero(asked)
-        u, v, limit = slopes[:, where]
+    def _clear(self, slopes: FloatArray, where: IntArray, light: tuple[float, float, float], plane: FloatArray) -> None:
+        """Write 1 where the way to a light is free and 0 where it is not, at some pixels."""
+        rays = _chosen(slopes, where)
         clear = np.ones(where.size, bool)
         for raster, pose in self._casters:
-            clear &= ~raster.blocked(u, v, limit, light, pose)
-        plane = np.ones(self._z.size, np.float32)
-        plane[where] = clear
-        return plane.reshape(self._z.shape)
+            clear &= ~raster.blocked(rays[0], rays[1], rays[2], light, pose)
+        plane.reshape(-1)[where] = clear
+
+
+@compiled
+def _pixels_of(blocks: MaskArray, shape: tuple[int, int], corners: bool) -> IntArray:
+    """Numbers of the pixels of some blocks, with ``corners`` also of the first pixel of every other one."""
+    found = np.empty(shape[0] * shape[1], np.int64)
+    count = 0
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            first = corners and i % _COARSE == 0 and j % _COARSE == 0
+            found[count] = i * shape[1] + j
+            count += int(first or blocks[i // _COARSE, j // _COARSE])
+    return found[:count]
+
+
+@compiled
+def _chosen(slopes: FloatArray, where: IntArray) -> FloatArray:
+    chosen = np.empty((slopes.shape[0], where.size), np.float32)
+    for row in range(slopes.shape[0]):
+        for n in range(where.size):
+            chosen[row, n] = slopes[row, where[n]]
+    return chosen
+
+
+@compiled
+def _spread(coarse: npt.NDArray[np.uint8], known: MaskArray, plane: FloatArray) -> None:
+    """Give the pixels of each block that is not known the value of the coarse one."""
+    for i in range(plane.shape[0]):
+        for j in range(plane.shape[1]):
+            if not known[i // _COARSE, j // _COARSE]:
+                plane[i, j] = coarse[i // _COARSE, j // _COARSE]
 
 
 @compiled

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from endolux.phantom.facets import by_axis, directions
 from endolux.phantom.labels import Label
 from endolux.phantom.mesh import Mesh
 
@@ -14,6 +15,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 Array = npt.NDArray[np.floating]
 _BLEND_FROM = 0.5
+_PLACES = 2048
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,13 +78,8 @@ def open_body(grid: Array) -> Body:
 
 def body_of(vertices: FloatArray, faces: IntArray) -> Body:
     """A body whose normals are the area-weighted means of its faces'."""
-    corners = vertices[faces]
-    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.empty((len(vertices), 3))
-    flat = faces.reshape(-1)
-    for axis in range(3):
-        normals[:, axis] = np.bincount(flat, np.repeat(weighted[:, axis], 3), len(vertices))
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals, size = directions(np.ascontiguousarray(vertices), faces)
+    length = size[:, None]
     # Faces around a point may be too small to have a direction: such a point faces away from the middle.
     flat_out = length[:, 0] < 1e-12
     if flat_out.any():
@@ -202,7 +199,13 @@ def solid_noise(rng: np.random.Generator, points: Array, *, scale_mm: float, wav
     """
     turns = rng.standard_normal((3, waves)).astype(np.float32) / np.float32(scale_mm)
     phase = rng.uniform(0, 2 * np.pi, waves).astype(np.float32)
-    total = np.cos(np.asarray(points, np.float32) @ turns + phase).sum(axis=1)
+    places = np.asarray(points, np.float32)
+    total = np.empty(len(places), np.float32)
+    # As many at a time as the cache holds.
+    for start in range(0, len(places), _PLACES):
+        several = places[start : start + _PLACES] @ turns
+        several += phase
+        np.cos(several, out=several).sum(axis=1, out=total[start : start + _PLACES])
     return np.asarray(total * np.sqrt(2.0 / waves), np.float32)
 
 
@@ -231,11 +234,7 @@ def skin(
         scale: enlarges the texture.
     """
     vertices, normals = body.vertices, body.normals
-    corners = np.abs(normals[body.faces].mean(axis=1))
-    dropped = corners.argmin(axis=1)
-    key = body.faces.astype(np.int64) * 3 + dropped[:, None]
-    unique, faces = np.unique(key.reshape(-1), return_inverse=True)
-    source, axis = unique // 3, unique % 3
+    source, axis, faces = by_axis(normals, body.faces)
     place = vertices[source] / np.float32(scale)
     if shift_mm is not None:
         place = place + np.asarray(shift_mm, np.float32)
@@ -256,7 +255,7 @@ def skin(
     detail = flat(first)
     return Mesh(
         vertices=np.ascontiguousarray(vertices[source]),
-        faces=np.ascontiguousarray(faces.reshape(-1, 3), np.int32),
+        faces=faces,
         normals=np.ascontiguousarray(normals[source]),
         texture=np.ascontiguousarray(detail / span),
         planar=np.ascontiguousarray(flat(second) / span),

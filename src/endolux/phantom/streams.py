@@ -80,7 +80,7 @@ def stream(preset: str = "train", *, frames: int = 100, **changes: object) -> It
     """Frames with exact ground truth, as they are rendered.
 
     Args:
-        preset: ``train``, ``clean``, ``c3vd-like``, ``scared-like`` or ``endoslam-like``.
+        preset: ``train``, ``clean``, ``c3vd-like``, ``scared-like``, ``l3d-like`` or ``endoslam-like``.
         frames: how many.
         changes: any setting of :class:`~endolux.phantom.presets.StreamSettings`, for example ``anatomies``, ``seed``,
             ``motion``, ``width``; dictionaries are merged into those of the preset.
