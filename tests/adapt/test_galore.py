@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from endolux.adapt import GaLoreAdamW, galore_groups
+from endolux.adapt import GaLoreAdamW, galore_groups, low_rank_step
 from endolux.adapt.shapes import state_scalars
 from endolux.errors import CheckError, ModelError, UsageError
 
@@ -113,6 +113,50 @@ def test_kernels_are_matrices_of_output_channels_by_the_rest():
     assert torch.allclose(weights(other), weights(model), atol=1e-5)
 
 
+def compiled_against_plain():
+    models = [network(), network()]
+    for model, compiled in zip(models, (False, True), strict=True):
+        groups = galore_groups(model, [r"^0$", r"^3$"], rank=4, update_interval=3, compiled=compiled)
+        optimiser = GaLoreAdamW(groups, lr=torch.tensor(1e-2), weight_decay=0.1)
+        train(model, optimiser, 8)
+        sides = {optimiser.state[model[n].weight]["basis"].shape for n in (0, 3)}
+        assert sides == {(12, 4), (24, 4)}
+    assert (weights(models[0]) - weights(models[1])).abs().max() < 1e-5
+
+
+def test_a_compiled_step_is_the_plain_one(monkeypatch):
+    # Traced and run without generating code, which takes minutes.
+    graphs = []
+    monkeypatch.setattr(low_rank_step, "_BACKEND", lambda graph, _: graphs.append(graph) or graph.forward)
+    compiled_against_plain()
+    # One for each side, whatever the step and the shape.
+    assert len(graphs) == 2
+
+
+@pytest.mark.slow
+def test_a_generated_step_is_the_plain_one():
+    compiled_against_plain()
+
+
+def test_what_torch_cannot_compile_is_said(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nmore")
+
+    monkeypatch.setattr(low_rank_step, "_compiled", lambda _: fail)
+    model = network()
+    with pytest.raises(UsageError, match="no working C"):
+        train(model, GaLoreAdamW(model.parameters(), rank=4, compiled=True), 1)
+
+
+def test_half_precision_weights_take_the_plain_step_when_compiled():
+    model = network().bfloat16()
+    optimiser = GaLoreAdamW(model.parameters(), rank=4, compiled=True)
+    before = weights(model)
+    model(torch.ones(1, 3, 4, 4).bfloat16()).float().square().sum().backward()
+    optimiser.step()
+    assert not torch.equal(before, weights(model))
+
+
 def test_refresh_every_interval_of_the_parameters_own_steps():
     model = network()
     optimiser = GaLoreAdamW(model.parameters(), rank=4, update_interval=3)
@@ -200,6 +244,18 @@ def test_resuming_with_another_projection_is_refused(changed):
     assert caught.value.error_id == "adapt.state"
     assert str(changed.get("rank", "")) in str(caught.value)
     assert not other.state
+
+
+def test_a_state_from_before_an_option_was_there_is_read():
+    model = network()
+    optimiser = GaLoreAdamW(model.parameters(), rank=4)
+    train(model, optimiser, 1)
+    saved = optimiser.state_dict()
+    del saved["param_groups"][0]["compiled"]
+    again = GaLoreAdamW(model.parameters(), rank=4)
+    again.load_state_dict(saved)
+    train(model, again, 1)
+    assert again.param_groups[0]["compiled"] is False
 
 
 def test_resuming_with_other_matrices_is_refused():
@@ -320,6 +376,7 @@ def test_frozen_weights_do_not_match():
         ({"update_interval": 0}, "adapt.option"),
         ({"moments": "forget"}, "adapt.option"),
         ({"oversized": "clamp"}, "adapt.option"),
+        ({"compiled": "yes"}, "adapt.option"),
         ({"side": "top"}, "adapt.side"),
         ({"projection": "pca"}, "adapt.projection"),
     ],

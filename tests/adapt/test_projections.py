@@ -44,7 +44,7 @@ def test_columns_are_orthonormal_on_every_side(kind, rows, columns, rank, seed, 
     assert (basis.T @ basis - torch.eye(rank)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("options", [{}, {"oversampling": 4}, {"power": 1}])
+@pytest.mark.parametrize("options", [{}, {"oversampling": 4}, {"power": 0}, {"power": 0, "oversampling": 4}])
 @pytest.mark.parametrize("kind", SKETCHES)
 def test_a_gradient_of_low_rank_is_kept_whole(kind, options):
     gradient = with_spectrum(torch.tensor([5.0, 3.0, 1.0]), 60, 30)
@@ -75,8 +75,11 @@ def test_energy_of_decaying_spectra(profile, oversampling, least):
     values = {"inverse": 1 / i, "exponential": torch.exp(-i / 30), "slow": i**-0.5}[profile]
     gradient = with_spectrum(values, 1728, 576).float()
     best = float(values[:64].square().sum() / values.square().sum())
-    basis = projection(gradient, 64, "srft", seeded(0), oversampling=oversampling)
+    basis = projection(gradient, 64, "srft", seeded(0), oversampling=oversampling, power=0)
     assert captured_energy(gradient, basis) / best >= least
+    basis = projection(gradient, 64, "srft", seeded(0))
+    assert captured_energy(gradient, basis) / best >= 0.95
+    assert (basis.T @ basis - torch.eye(64)).abs().max() < 1e-5
     assert captured_energy(gradient, projection(gradient, 64, "random-orthonormal", seeded(0))) < 0.2
 
 
@@ -85,17 +88,17 @@ def test_pure_tones_need_the_signs(monkeypatch):
     tones = torch.randperm(863, generator=seeded(5))[:8] + 1.0
     waves = torch.cos(2 * math.pi * rows[:, None] * tones / 1728 + tones)
     gradient = waves @ torch.randn(8, 576, generator=seeded(6)) + 0.01 * torch.randn(1728, 576, generator=seeded(7))
-    assert share_of_best(gradient, projection(gradient, 32, "srft", seeded(1))) >= 0.99
+    assert share_of_best(gradient, projection(gradient, 32, "srft", seeded(1), power=0)) >= 0.99
     monkeypatch.setattr("endolux.adapt.projections._signs", lambda count, like, _: like.new_ones(count))
-    assert share_of_best(gradient, projection(gradient, 32, "srft", seeded(1))) <= 0.5
+    assert share_of_best(gradient, projection(gradient, 32, "srft", seeded(1), power=0)) <= 0.5
 
 
 def test_forty_active_rows_need_the_transform():
     gradient = 1e-3 * torch.randn(1728, 576, generator=seeded(8))
     gradient[torch.randperm(1728, generator=seeded(9))[:40]] = torch.randn(40, 576, generator=seeded(10))
     for kind in SKETCHES:
-        assert share_of_best(gradient, projection(gradient, 64, kind, seeded(2))) >= 0.99, kind
-    assert share_of_best(gradient, projection(gradient, 64, "random-columns", seeded(2))) <= 0.4
+        assert share_of_best(gradient, projection(gradient, 64, kind, seeded(2), power=0)) >= 0.99, kind
+    assert share_of_best(gradient, projection(gradient, 64, "random-columns", seeded(2), power=0)) <= 0.4
 
 
 def test_released_form_follows_its_published_steps():
@@ -119,6 +122,21 @@ def test_norm_of_the_sketch_is_the_norm_of_the_row():
         energies = torch.stack([_SKETCHES[kind](gradient, 64, seeded(s)).square().sum(1) for s in range(300)]).mean(0)
         ratio = energies / gradient.square().sum(1)
         assert torch.allclose(ratio, torch.ones(4), atol=0.06), (kind, ratio)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e25])
+def test_scale_of_the_gradient_does_not_matter(scale):
+    gradient = with_spectrum(1 / torch.arange(1.0, 31.0), 60, 30).float()
+    for options in ({}, {"power": 2}, {"power": 0, "oversampling": 4}):
+        basis = projection(gradient * scale, 6, "srft", seeded(0), **options)
+        same = projection(gradient, 6, "srft", seeded(0), **options)
+        assert torch.dist(basis @ basis.T, same @ same.T) < 1e-3, options
+
+
+def test_both_layouts_give_the_same_sketch():
+    A = torch.randn(12, 31, generator=seeded(0), dtype=torch.float64)
+    transposed = A.T.contiguous().T
+    assert torch.dist(_SKETCHES["srft"](A, 8, seeded(1)), _SKETCHES["srft"](transposed, 8, seeded(1))) < 1e-12
 
 
 def test_only_the_generator_decides():

@@ -103,6 +103,24 @@ def test_splits_nested_val_and_pseudo_depth(tmp_path: Path):
     assert {"label.missing", "image.missing", "count.published"} <= codes(dataset.check())
 
 
+def test_parts_of_their_own(tmp_path: Path):
+    write(tmp_path, "Train", "a_1", [line("ridge", 50)])
+    write(tmp_path, "Val/Val", "b_2", [])
+    write(tmp_path, "Test", "c_3", [])
+    assert len(open_dataset("l3d", tmp_path).keys()) == 3
+    for name, sequence in (("train", "Train/a"), ("val", "Val/b"), ("legacy-train", "Train/a")):
+        dataset = open_dataset(f"l3d-{name}", tmp_path)
+        assert {k.sequence for k in list(dataset.keys())} == {sequence}
+        assert dataset.name == f"l3d-{name}"
+        counts = [f.message for f in dataset.check() if f.code == "count.published"]
+        assert len(counts) == 1
+        assert sequence.split("/")[0] in counts[0]
+    write(tmp_path / "other", "Test", "c_3", [])
+    with pytest.raises(InputError) as caught:
+        open_dataset("l3d-train", tmp_path / "other")
+    assert caught.value.error_id == "dataset.empty"
+
+
 @pytest.mark.parametrize(
     "content",
     ["{", "[]", '{"shapes": 3}', '{"shapes": [{"label": "r"}]}', '{"shapes": [{"label": 1, "points": [[0, 0]]}]}',

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, cast, overload
+from typing import Any, Final, cast, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer
 from typing_extensions import override
 
+from endolux.adapt.gradients import all_finite
+from endolux.adapt.low_rank_step import basis_generator, carry, compiled_step, low_rank_step, numbers_of
 from endolux.adapt.options import check_options
 from endolux.adapt.projections import check_rank, projection, resolve_side
 from endolux.adapt.shapes import is_projected, matrix_shape, moment_shape
@@ -54,9 +54,12 @@ class GaLoreAdamW(Optimizer):
         seed: of the bases.
         skip_limit: non-finite steps in a row that are borne (that of the first group counts).
         fused: torch's fused kernels for the plain parameters.
+        compiled: generate kernels for the step of the projected ones with ``torch.compile``. The first step then
+            takes up to a minute, and results differ from those of the plain step in the last bits.
 
     Raises:
-        UsageError: an option that does not exist or is out of range (``adapt.*``).
+        UsageError: an option that does not exist or is out of range (``adapt.*``). A step raises ``adapt.compile``
+            where ``compiled`` is set and torch cannot compile.
 
     Source: arXiv 2403.03507 (GaLore); arXiv 2511.03163 (SRFT).
 
@@ -84,11 +87,12 @@ class GaLoreAdamW(Optimizer):
         side: str = "auto",
         moments: str = "keep",
         oversampling: int = 0,
-        power: int = 0,
+        power: int = 1,
         oversized: str = "error",
         seed: int = 0,
         skip_limit: int = 10,
         fused: bool = False,
+        compiled: bool = False,
     ) -> None:
         defaults = {name: value for name, value in locals().items() if name not in ("self", "params", "__class__")}
         # They belong to the whole optimiser; in the groups they travel with every checkpoint.
@@ -150,7 +154,7 @@ class GaLoreAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._finite():
+        if not all_finite([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]):
             self._skip()
             return loss
         self.param_groups[0]["skipped_in_a_row"] = 0
@@ -167,6 +171,13 @@ class GaLoreAdamW(Optimizer):
             if plain:
                 self._plain_step(plain, group)
         return loss
+
+    @override
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            # States of releases that could not compile.
+            group.setdefault("compiled", False)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -202,20 +213,6 @@ class GaLoreAdamW(Optimizer):
                     if isinstance(value, Tensor) and name != "step":
                         self.state[parameter][name] = value.detach().to(parameter.device, copy=True)
 
-    def _finite(self) -> bool:
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for gradient in gradients:
-            if gradient.is_sparse or gradient.is_complex():
-                raise UsageError(
-                    f"A gradient of layout {gradient.layout} and type {gradient.dtype} cannot be used",
-                    why="The moments are dense and real.",
-                    fix="Train this parameter with another optimiser (embeddings: sparse=False).",
-                    error_id="adapt.gradient",
-                )
-        if not gradients:
-            return True
-        return bool(torch.nn.utils.get_total_norm(gradients, norm_type=math.inf).isfinite())
-
     def _skip(self) -> None:
         first = self.param_groups[0]
         first["skipped"] += 1
@@ -248,7 +245,7 @@ class GaLoreAdamW(Optimizer):
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
-            lr=group["lr"],
+            lr=float(group["lr"]),
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=False,
@@ -272,53 +269,19 @@ class GaLoreAdamW(Optimizer):
                 gradient,
                 group["rank"],
                 group["projection"],
-                _generator(group["seed"], number, int(state["refreshes"])),
+                basis_generator(group["seed"], number, int(state["refreshes"])),
                 side=group["side"],
                 oversampling=group["oversampling"],
                 power=group["power"],
             )
             if "basis" in state:
-                _carry(state, basis, group["moments"], right=right)
+                carry(state, basis, group["moments"], right=right)
             state["basis"] = basis
             state["refreshes"] += 1
         state["step"] += 1
         state["age"] += 1
-
-        basis, first, second = state["basis"], state["exp_avg"], state["exp_avg_sq"]
-        beta1, beta2 = group["betas"]
-        small = gradient @ basis if right else basis.T @ gradient
-        first.lerp_(small, 1 - beta1)
-        second.mul_(beta2).addcmul_(small, small, value=1 - beta2)
-        age = float(state["age"])
-        scale = math.sqrt(1 - beta2**age)
-        direction = first / (second.sqrt().div_(scale).add_(group["eps"]))
-        length = -group["lr"] / (1 - beta1**age) * group["scale"]
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        factors = (direction, basis.T) if right else (basis, direction)
-        if parameter.dtype == basis.dtype and parameter.is_contiguous():
-            parameter.view(shape).addmm_(*factors, alpha=length)
-        else:
-            parameter.add_((factors[0] @ factors[1]).reshape(parameter.shape).to(parameter.dtype), alpha=length)
-
-
-def _carry(state: dict[str, Any], basis: Tensor, policy: Literal["keep", "project", "reset"], *, right: bool) -> None:
-    """Bring the moments over to a new basis."""
-    if policy == "reset":
-        state["exp_avg"].zero_()
-        state["exp_avg_sq"].zero_()
-        state["age"].zero_()
-    elif policy == "project":
-        turn = state["basis"].T @ basis
-        first, second = state["exp_avg"], state["exp_avg_sq"]
-        # Squares of the turn, so that the second moment stays positive.
-        state["exp_avg"] = first @ turn if right else turn.T @ first
-        state["exp_avg_sq"] = second @ turn.square() if right else turn.T.square() @ second
-
-
-def _generator(seed: int, parameter: int, refresh: int) -> torch.Generator:
-    # On the CPU for every device: a CUDA generator draws other numbers.
-    mixed = np.random.SeedSequence((seed, parameter, refresh)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed) >> 1)
+        take = compiled_step if group["compiled"] else low_rank_step
+        take(parameter, gradient, state, numbers_of(group, float(state["age"])), right=right)
 
 
 def _unsuitable(what: str) -> ModelError:

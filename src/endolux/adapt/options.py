@@ -35,6 +35,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         ("oversampling", _whole(options["oversampling"], 0), "a whole number from 0"),
         ("power", _whole(options["power"], 0), "a whole number from 0"),
         ("seed", _whole(options["seed"], 0), "a whole number from 0"),
+        ("fused", isinstance(options["fused"], bool), "true or false"),
+        ("compiled", isinstance(options["compiled"], bool), "true or false"),
         ("skip_limit", _whole(options["skip_limit"], 0), "a whole number from 0"),
     ]
     for name, holds, rule in bounds:

@@ -42,15 +42,19 @@ class ColonDepthDataset(DepthDataset[Entry]):
         root: folder; one level of folders below it is searched.
         nearest_mm: depth up to here is left out and counted as ``near``: it is at the lens, and a step of the codes
             is 0.8 mm.
+        training: without what is held out for choosing models, the third texture under the third light.
 
     Raises:
         InputError: ``dataset.empty``, ``dataset.ambiguous``, ``input.missing``, ``input.not-a-folder``.
     """
 
-    def __init__(self, root: Path, *, nearest_mm: float = 1.0) -> None:
-        self._nearest = nearest_mm
+    def __init__(self, root: Path, *, nearest_mm: float = 1.0, training: bool = False) -> None:
+        self._nearest, self._training = nearest_mm, training
         entries, findings = _list(root)
-        super().__init__(name="colondepth", root=root, entries=entries, layout=_LAYOUT, findings=findings)
+        if training:
+            entries = {key: entry for key, entry in entries.items() if not key.sequence.startswith(HOLD_OUT)}
+        name = "colondepth-train" if training else "colondepth"
+        super().__init__(name=name, root=root, entries=entries, layout=_LAYOUT, findings=findings)
 
     @override
     def read(self, key: FrameKey, entry: Entry) -> Sample:
@@ -70,7 +74,7 @@ class ColonDepthDataset(DepthDataset[Entry]):
 
     @override
     def check_set(self) -> list[Finding]:
-        return [published_count(len(self.keys()), FRAMES, "pairs of ColonDepth")]
+        return [] if self._training else [published_count(len(self.keys()), FRAMES, "pairs of ColonDepth")]
 
 
 def read_first_channel(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
@@ -116,6 +120,12 @@ def _list(root: Path) -> tuple[dict[FrameKey, Entry], list[Finding]]:
 def open_colondepth(root: Path) -> ColonDepthDataset:
     """Open ColonDepth."""
     return ColonDepthDataset(root)
+
+
+@reader("colondepth-train")
+def open_training(root: Path) -> ColonDepthDataset:
+    """Open ColonDepth without what is held out for choosing models."""
+    return ColonDepthDataset(root, training=True)
 
 
 protocol(

@@ -12,7 +12,7 @@ from endolux.io.paths import input_error, printable
 
 CANONICAL = (
     "scared", "scared-c", "servct", "hamlyn", "endoslam-unity", "simcol3d", "colondepth", "c3vd", "kitti", "nyu", "l3d",
-    "manifest", "folder",
+    "llsd", "manifest", "folder",
 )  # fmt: skip
 """Readers that detection considers; the others open the same files in another way."""
 
@@ -90,8 +90,14 @@ def _room_or_road(dataset: Dataset) -> str:
     return "nyu" if width > 2 * height else "kitti"
 
 
+def _colours_only(dataset: Dataset) -> str:
+    # Frames of C3VD are numbers alone, which any set's may be; masks of landmarks are no other set's.
+    return dataset.name
+
+
 _RIVALS: Mapping[tuple[str, str], Callable[[Dataset], str]] = {
     ("simcol3d", "colondepth"): _coarse_or_fine,
     ("kitti", "nyu"): _room_or_road,
+    ("c3vd", "llsd"): _colours_only,
 }
 """Pairs that open the same files, and which of the two it is not."""

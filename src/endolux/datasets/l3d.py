@@ -65,6 +65,8 @@ class Drawing:
 
 
 DRAWING = Drawing()
+BROAD_DRAWING = Drawing(line=90)
+"""Lines as many cells of a small network wide as the published ones are at 1024 pixels: for pictures of 128 to 256."""
 LEGACY_DRAWING = Drawing(scaled=False, canvas_by_name=True, blend=True)
 """As D2GPLand and SRFT-GaLore draw, for numbers that compare with theirs."""
 
@@ -99,14 +101,17 @@ class L3dDataset(ListedDataset[_Files]):
         root: folder.
         drawing: how lines are drawn.
         name: registry name.
+        splits: the parts that are opened, of ``SPLITS``.
 
     Raises:
         InputError: ``dataset.empty``, ``dataset.ambiguous``, ``input.missing``, ``input.not-a-folder``.
     """
 
-    def __init__(self, root: Path, *, drawing: Drawing = DRAWING, name: str = "l3d") -> None:
-        self._drawing = drawing
-        entries, findings = _list(root)
+    def __init__(
+        self, root: Path, *, drawing: Drawing = DRAWING, name: str = "l3d", splits: Sequence[str] = tuple(SPLITS)
+    ) -> None:
+        self._drawing, self._splits = drawing, tuple(splits)
+        entries, findings = _list(root, self._splits)
         super().__init__(name=name, root=root, entries=entries, layout=_LAYOUT, findings=findings)
 
     @override
@@ -149,6 +154,8 @@ class L3dDataset(ListedDataset[_Files]):
     def check_set(self) -> list[Finding]:
         found: list[Finding] = []
         for split, frames in SPLITS.items():
+            if split not in self._splits:
+                continue
             have = sum(key.sequence.split("/")[0] == split for key in self.keys())
             found.append(published_count(have, frames, f"frames in {split}"))
         unlabelled = [key for key in self.keys() if self.entry(key).label is None]
@@ -240,12 +247,12 @@ def resize_labels(labels: Labels, size: tuple[int, int], *, blend: bool = False)
     return resized
 
 
-def _list(root: Path) -> tuple[dict[FrameKey, _Files], list[Finding]]:
+def _list(root: Path, splits: Sequence[str]) -> tuple[dict[FrameKey, _Files], list[Finding]]:
     entries: dict[FrameKey, _Files] = {}
     lone: list[Path] = []
     if root.is_file():
         _list_folder(root)
-    for split in SPLITS:
+    for split in splits:
         # One public script reads the validation part from Val/Val.
         folder = next((path for path in (root / split, root / split / split) if (path / "images").is_dir()), None)
         if folder is None:
@@ -278,14 +285,38 @@ def _list_folder(folder: Path) -> list[Path]:
 
 @reader("l3d")
 def open_l3d(root: Path) -> L3dDataset:
-    """Open L3D."""
+    """Open L3D, all three parts."""
     return L3dDataset(root)
+
+
+@reader("l3d-train")
+def open_train(root: Path) -> L3dDataset:
+    """Open the training part of L3D."""
+    return L3dDataset(root, name="l3d-train", splits=("Train",))
+
+
+@reader("l3d-val")
+def open_val(root: Path) -> L3dDataset:
+    """Open the validation part of L3D."""
+    return L3dDataset(root, name="l3d-val", splits=("Val",))
+
+
+@reader("l3d-broad")
+def open_broad(root: Path) -> L3dDataset:
+    """Open L3D, all three parts, with lines of 90 px at 1080, for small pictures."""
+    return L3dDataset(root, drawing=BROAD_DRAWING, name="l3d-broad")
 
 
 @reader("l3d-legacy")
 def open_legacy(root: Path) -> L3dDataset:
     """Open L3D with landmarks drawn as D2GPLand and SRFT-GaLore draw them."""
     return L3dDataset(root, drawing=LEGACY_DRAWING, name="l3d-legacy")
+
+
+@reader("l3d-legacy-train")
+def open_legacy_train(root: Path) -> L3dDataset:
+    """Open the training part of L3D with landmarks drawn as D2GPLand and SRFT-GaLore draw them."""
+    return L3dDataset(root, drawing=LEGACY_DRAWING, name="l3d-legacy-train", splits=("Train",))
 
 
 for _name, _dataset, _summary in (

@@ -33,19 +33,20 @@ def export_landmarks(
 ) -> Exported:
     """Fold, check and write a network of landmarks as ``model.onnx``, ``model.safetensors`` and ``card.json``.
 
-    The graph takes ``image``, N x H x W x 3 uint8 RGB, and gives ``probabilities``, N x classes x H x W float32.
+    The graph takes ``image``, N x H x W x 3 uint8 RGB, and gives ``probabilities``, N x classes x H x W float32. A
+    network that is not made for any size gets a graph for one picture of ``size``, and the bundle stretches to it.
 
     Args:
         network: trained network.
         folder: where the bundle shall be; must not exist.
         name: of the bundle.
         card: the words of the card; what is left out is said to be not stated.
-        size: (width, height) that inference works near, multiples of ``network.multiple``.
+        size: (width, height) that inference works near (or at), multiples of ``network.multiple``.
         store: how kernels are stored; see :mod:`endolux.export.storage`.
 
     Raises:
         UsageError: the folder exists, the size does not fit, ``card`` holds a field that the network decides, or
-            ``export.unsupported`` for networks that read depth or are made of pretrained transformers.
+            ``export.unsupported`` for networks that read depth.
         ModelError: the weights are not finite.
         CheckError: ONNX Runtime and torch differ, or rounding moves probabilities by more than 0.02 on average.
     """
@@ -53,8 +54,8 @@ def export_landmarks(
     if not network.exportable:
         raise UsageError(
             f"'{network.architecture}' as it is configured cannot become a bundle",
-            why="A bundle is one small graph from a picture to classes, for any size.",
-            fix="Train the light network: the recipe landmarks-light with model.config.depth auxiliary or none.",
+            why="A bundle is a graph from a picture alone to classes, and this network reads depth beside it.",
+            fix="Train a network that reads none: landmarks-light with model.config.depth auxiliary, or srft-galore.",
             error_id="export.unsupported",
         )
     refuse_existing(folder)
@@ -67,8 +68,13 @@ def export_landmarks(
             fix="Store them as fp32, or as fp16 if this was int8.",
             error_id="export.rounding",
         )
-    model = onnx_bytes(ready, store=store)
-    parity = check_parity(ready, model, sizes=(size, (5 * network.multiple, 7 * network.multiple)))
+    if network.any_size:
+        model = onnx_bytes(ready, store=store)
+        parity = check_parity(ready, model, sizes=(size, (5 * network.multiple, 7 * network.multiple)))
+    else:
+        model = onnx_bytes(ready.fixed(size), store=store, size=size)
+        # Against the network itself, not its form for one size.
+        parity = check_parity(ready, model, sizes=(size,))
     fields: dict[str, object] = {
         "name": name,
         **_UNSAID,
@@ -80,7 +86,7 @@ def export_landmarks(
             "width": size[0],
             "multiple": network.multiple,
             "layout": "nhwc-uint8",
-            "resize": "keep-aspect",
+            "resize": "keep-aspect" if network.any_size else "stretch",
         },
         "output": {"kind": "landmarks", "classes": list(network.classes)},
     }

@@ -8,7 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ def inference_network(network: _Network, *, store: Store = "fp16") -> _Network:
     return fused
 
 
-def onnx_bytes(network: ExportedNetwork, *, store: Store = "fp16") -> bytes:
+def onnx_bytes(network: ExportedNetwork, *, store: Store = "fp16", size: tuple[int, int] | None = None) -> bytes:
     """Serialise an :func:`inference_network`.
 
     The graph takes ``image``, N x H x W x 3 uint8 RGB, H and W any multiples of ``network.multiple``, and gives
@@ -77,12 +77,15 @@ def onnx_bytes(network: ExportedNetwork, *, store: Store = "fp16") -> bytes:
     Args:
         network: an :func:`inference_network`, rounded for the same ``store``.
         store: how kernels are stored.
+        size: (width, height) of the one picture that the graph shall take, for networks that are fixed to one.
     """
-    return stored_bytes(graph(network), network, store)
+    return stored_bytes(graph(network, size=size), network, store)
 
 
-def graph(network: ExportedNetwork) -> onnx.ModelProto:
+def graph(network: ExportedNetwork, *, size: tuple[int, int] | None = None) -> onnx.ModelProto:
     """The graph of :func:`onnx_bytes` with every kernel in float32."""
+    if size is not None:
+        return _graph(network, torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8), None)
     step = network.multiple
     # Distinct sizes, none of them 1, not even after every pooling: torch.export specialises a dimension on 0 or 1.
     wide = 3 if step >= 32 else 1024 // step
@@ -93,6 +96,10 @@ def graph(network: ExportedNetwork) -> onnx.ModelProto:
         1: step * torch.export.Dim("h", min=1, max=largest),
         2: step * torch.export.Dim("w", min=1, max=largest),
     }
+    return _graph(network, example, (shapes,))
+
+
+def _graph(network: ExportedNetwork, example: Tensor, shapes: tuple[dict[int, Any], ...] | None) -> onnx.ModelProto:
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             _FromPixels(network).eval(),
@@ -101,7 +108,7 @@ def graph(network: ExportedNetwork) -> onnx.ModelProto:
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[output_name(network)],
-            dynamic_shapes=(shapes,),
+            dynamic_shapes=shapes,
             verbose=False,
             # The optimizer folds constants before it is known which of them are kernels; runtimes do it anyway.
             optimize=True,
@@ -255,7 +262,7 @@ def _anonymise(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
     for value, names in ((graph.input[0], ("N", "H", "W", None)), (graph.output[0], ("N", None, "H", "W"))):
         for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
-            if name:
+            if name and not dimension.dim_value:
                 dimension.dim_param = name
 
 

@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 
 from endolux.errors import UsageError, from_os_error
-from endolux.export.bundle import Exported, export_bundle
+from endolux.export.bundle import Exported, export_bundle, refuse_existing
 from endolux.export.foundation import import_foundation, is_foundation
 from endolux.export.published_folder import check_options, import_folder
 from endolux.export.storage import Store
@@ -96,6 +96,7 @@ def import_published(
         CheckError: see :func:`endolux.export.export_bundle`.
     """
     _check_architecture(architecture)
+    refuse_existing(folder)
     if is_foundation(architecture):
         check_options(architecture, max_depth_mm=None, reproduce=reproduce)
         exported = import_foundation(

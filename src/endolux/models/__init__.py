@@ -2,10 +2,12 @@
 
 from endolux.models.afsfm import AfSfmLearner
 from endolux.models.base import DepthNetwork, architectures, create, register
+from endolux.models.d2gpland import D2gplandNetwork
 from endolux.models.dares import Dares
 from endolux.models.depth_anything import DepthAnything
 from endolux.models.endodac import EndoDAC
 from endolux.models.guidedepth import GuideDepth
+from endolux.models.hiera_depth import HieraDepth
 from endolux.models.landmark_network import LandmarkNetwork, create_landmarks
 from endolux.models.landmarks import SrftGaloreNetwork
 from endolux.models.landmarks_light import LandmarksLight
@@ -22,11 +24,13 @@ from endolux.models.skip_decoder import SkipDecoder
 __all__ = [
     "AfSfmLearner",
     "AppearanceFlow",
+    "D2gplandNetwork",
     "Dares",
     "DepthAnything",
     "DepthNetwork",
     "EndoDAC",
     "GuideDepth",
+    "HieraDepth",
     "IntrinsicsHead",
     "LandmarkNetwork",
     "LandmarksLight",

@@ -153,9 +153,13 @@ class LandmarkDecoder(nn.Module):
             for _ in range(2):
                 x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             return x
+        scores: Tensor = self.classify(self.refined(x, skips))
+        return scores
+
+    def refined(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """The maps of stride 4 that the classifier reads, by the plan that doubles the resolution."""
         for number, (stage, skip) in enumerate(zip(self.stages, reversed(skips), strict=True)):
             if number:
                 x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
             x = stage(x, skip)
-        scores: Tensor = self.classify(x)
-        return scores
+        return x

@@ -27,12 +27,16 @@ class LandmarkNetwork(Part, abc.ABC):
     Attributes:
         classes: names of the classes in the order of the scores.
         multiple: height and width of the input must be multiples of this.
-        exportable: whether it can become a graph for any size of picture.
+        exportable: whether it can become a graph.
+        any_size: whether that graph takes any size of picture; otherwise the one that :meth:`fixed` was given.
+        reads_depth: whether it reads inverse depth beside the picture.
     """
 
     classes: tuple[str, ...]
     multiple: int
     exportable: bool = True
+    any_size: bool = True
+    reads_depth: bool = False
 
     def __init__(self, *, classes: Sequence[str] = LANDMARKS) -> None:
         super().__init__()
@@ -52,6 +56,11 @@ class LandmarkNetwork(Part, abc.ABC):
     @abc.abstractmethod
     def fuse(self) -> Self:
         """A copy for inference: everything that only training needs folded or left out; the same function."""
+
+    def fixed(self, size: tuple[int, int]) -> Self:
+        """A copy that is ready to become a graph for pictures of one (width, height); itself where any size will do."""
+        del size
+        return self
 
     @abc.abstractmethod
     @override
@@ -82,7 +91,7 @@ def create_landmarks(name: str, **config: object) -> LandmarkNetwork:
     """A landmark network with fresh weights.
 
     Args:
-        name: ``srft-galore`` or ``landmarks-light``.
+        name: ``srft-galore``, ``landmarks-light`` or ``d2gpland``.
         **config: arguments of its constructor.
 
     Raises:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from endolux.errors import UsageError
-from endolux.models.depth_anything import TAPS, DepthAnything, nearest_multiple
+from endolux.models.depth_anything import DepthAnything
+from endolux.models.dpt import TAPS, nearest_multiple
 from endolux.models.hiera import MODES, MULTIPLE, HieraEncoder, Mode, shape_of, train_only_
 from endolux.models.landmark_decoder import CrossAttention, LandmarkDecoder
 from endolux.models.landmark_network import LANDMARKS, LandmarkNetwork
@@ -61,7 +62,7 @@ class SrftGaloreNetwork(LandmarkNetwork):
     """
 
     multiple = MULTIPLE
-    exportable = False
+    any_size = False
 
     def __init__(
         self,
@@ -137,6 +138,13 @@ class SrftGaloreNetwork(LandmarkNetwork):
             if copied._config[name] == "lora":
                 copied._config[name] = "frozen"
         return copied.requires_grad_(False).eval()
+
+    @override
+    def fixed(self, size: tuple[int, int]) -> Self:
+        copied = copy.deepcopy(self)
+        if copied.depth_encoder is not None:
+            copied.depth_encoder.fix_(size)
+        return copied
 
     @override
     def train(self, mode: bool = True) -> Self:
@@ -217,15 +225,25 @@ class DepthTokens(nn.Module):
             if isinstance(module, nn.Linear) and name.endswith(_DEPTH_LAYERS)
         ]
         train_only_(self, mode, layers, rank=rank, alpha=alpha)
+        self._resizing: tuple[Tensor, Tensor] | None = None
 
     @override
     def forward(self, image: Tensor) -> tuple[Tensor, int, int]:
         """N x 3 x H x W RGB in [0, 1] -> N x (1 + rows * columns) x width, class token first; rows and columns."""
-        height, width = (nearest_multiple(round(side * _DEPTH_SIDE / _SIDE)) for side in image.shape[2:])
-        pixels = F.interpolate(image, (height, width), mode="bicubic", antialias=True, align_corners=False)
+        if self._resizing is not None:
+            rows_of, columns_of = self._resizing
+            pixels = rows_of @ image @ columns_of.T
+        else:
+            size = [_depth_side(side) for side in image.shape[2:]]
+            pixels = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False)
         last = self.model.taps[-1]
         tokens, rows, columns = self.model._tokens(pixels.clamp(0.0, 1.0), [last])
         return tokens[last], rows, columns
+
+    def fix_(self, size: tuple[int, int]) -> None:
+        """Resize pictures of this (width, height) by two matrices: ONNX has another antialiased cubic."""
+        width, height = size
+        self._resizing = (_resizing(height, _depth_side(height)), _resizing(width, _depth_side(width)))
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Copy the transformer of a whole Depth Anything, names as in ``transformers`` or the original files.
@@ -268,6 +286,17 @@ TINY: Mapping[str, object] = {
     },
 }
 """The smallest network of this kind that makes sense: for trying a training, and for experiments at desk scale."""
+
+
+def _depth_side(side: int) -> int:
+    return nearest_multiple(round(side * _DEPTH_SIDE / _SIDE))
+
+
+def _resizing(before: int, after: int) -> Tensor:
+    """The matrix (after x before) that one axis of a picture is multiplied with to be resized."""
+    lines = torch.eye(before)[None, None]
+    resized = F.interpolate(lines, (after, before), mode="bicubic", antialias=True, align_corners=False)
+    return resized[0, 0]
 
 
 def _check(choices: Mapping[str, str], encoders: str, depth_training: str, fusion: str) -> None:

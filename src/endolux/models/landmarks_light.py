@@ -67,7 +67,8 @@ class LandmarksLight(LandmarkNetwork):
             )
         self.architecture = "landmarks-light"
         self.size, self.depth, self.drop_path, self.fused = size, depth, float(drop_path), False
-        self.exportable = depth != "input"
+        self.reads_depth = depth == "input"
+        self.exportable = not self.reads_depth
         widths, blocks, decoder = SIZES[size].widths, SIZES[size].blocks, SIZES[size].decoder
         rates = iter(drop_rates(drop_path, sum(blocks)))
         narrow, channels = widths[0] // 2, 4 if depth == "input" else 3

@@ -35,7 +35,7 @@ class Optimiser(Section):
     update_interval: Count = 50
     moments: Literal["keep", "project", "reset"] = "keep"
     oversampling: Annotated[int, Field(ge=0)] = 0
-    power: Annotated[int, Field(ge=0)] = 0
+    power: Annotated[int, Field(ge=0)] = 1
     oversized: Literal["error", "adamw"] = "error"
     adapted: Count | None = None
     skip_limit: Annotated[int, Field(ge=0)] = 10
