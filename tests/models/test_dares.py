@@ -15,9 +15,9 @@ from tiny_transformers import SIX, TINY, lively
 from endolux.adapt.lora import count
 from endolux.errors import ModelError, UsageError
 from endolux.models import Dares, DepthAnything, DepthNetwork, EndoDAC, create
-from endolux.models.dares import scaled_disparity
 from endolux.models.dares_keys import dares_names, endodac_names
 from endolux.models.depth_anything_keys import to_original
+from endolux.models.disparity import scaled_disparity
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -156,7 +156,7 @@ def test_four_scales(name: str, config: dict[str, object]) -> None:
     assert [tuple(each.shape) for each in scales] == [(1, 1, 64 >> s, 80 >> s) for s in range(4)]
     assert all(each.min() >= 1 / 150 and each.max() <= 10 and each.std() > 1e-4 for each in scales)
     torch.testing.assert_close(network.depth(image), 1 / scales[0])
-    torch.testing.assert_close(scaled_disparity(network(image)), scales[0])
+    torch.testing.assert_close(scaled_disparity(network(image), 0.1, 150.0), scales[0])
     both, maps = network.with_disparities(image, ["block2"])
     torch.testing.assert_close(both, scales)
     torch.testing.assert_close(maps["block2"], network.features(image, ["block2"])["block2"])
@@ -171,7 +171,7 @@ def test_four_scales(name: str, config: dict[str, object]) -> None:
 
 
 def test_scaled_disparity_by_the_specification() -> None:
-    values = 1 / scaled_disparity(torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64))
+    values = 1 / scaled_disparity(torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64), 0.1, 150.0)
     torch.testing.assert_close(
         values, torch.tensor([150, 0.39920160, 0.19986677, 0.1], dtype=torch.float64), atol=1e-8, rtol=1e-7
     )

@@ -12,9 +12,8 @@ from tiny_transformers import TINY, library_network, lively
 
 from endolux.errors import ModelError, UsageError
 from endolux.models import DepthAnything, create
-from endolux.models.depth_anything import TAPS, nearest_multiple
 from endolux.models.depth_anything_keys import from_original, to_original
-from endolux.models.dpt import SIZES
+from endolux.models.dpt import SIZES, TAPS, nearest_multiple
 from endolux.models.positions import resampled_positions
 from endolux.models.transplant import depth_anything_from, start_from
 from endolux.types import DepthKind

@@ -24,7 +24,7 @@ from endolux.models.published_folder import (
     load_parts,
     read_depth,
 )
-from endolux.train.checkpoints import load_weights_into
+from endolux.train.initial_weights import load_weights_into
 
 State = dict[str, Tensor]
 SIZES = {"height": 256, "width": 320, "use_stereo": False}

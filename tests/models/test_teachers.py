@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_transformers import SIX, TINY
 
 from endolux.errors import ModelError, UsageError
 from endolux.models import create
@@ -89,8 +90,8 @@ def test_foundation_model_by_its_parts(folder: Path) -> None:
     teacher, image = open_teacher(str(folder)), picture()
     assert isinstance(teacher, FoundationTeacher)
     assert (teacher.kind, teacher.name) == (DepthKind.RELATIVE_DISPARITY, "tiny-depth")
-    assert teacher.feature_names() == {f"stage{i}": 32 for i in (1, 2, 3, 4)}
-    found = teacher.predict(image, size=(40, 30), features=["stage4", "stage2"])
+    assert teacher.feature_names() == {f"block{i}": 32 for i in (1, 2, 3, 4)}
+    found = teacher.predict(image, size=(40, 30), features=["block4", "block2"])
     width, height = teacher.network_size(80, 60)
     assert (width, height) == (70, 56)
     # The same by hand, with Pillow's resize.
@@ -104,10 +105,10 @@ def test_foundation_model_by_its_parts(folder: Path) -> None:
     assert found.map.std() > 0.01
     np.testing.assert_allclose(found.map, expected.numpy(), atol=0.3 * float(expected.std()))
     assert np.corrcoef(found.map.ravel(), expected.numpy().ravel())[0, 1] > 0.999
-    assert list(found.features) == ["stage4", "stage2"]
-    assert found.features["stage4"].shape == (32, 4, 5)
+    assert list(found.features) == ["block4", "block2"]
+    assert found.features["block4"].shape == (32, 4, 5)
     # Tokens are normalised over channels and run over the picture row by row.
-    np.testing.assert_allclose(found.features["stage4"].mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(found.features["block4"].mean(axis=0), 0, atol=1e-4)
     again = teacher.predict(image, size=(40, 30))
     assert np.array_equal(found.map, again.map)
     assert again.features == {}
@@ -117,9 +118,9 @@ def test_foundation_model_by_its_parts(folder: Path) -> None:
 def test_features_lie_where_the_picture_is(folder: Path) -> None:
     teacher = open_teacher(str(folder), input_size=(140, 56))
     image = np.full((56, 140, 3), 100, np.uint8)
-    plain = teacher.predict(image, features=["stage1"]).features["stage1"]
+    plain = teacher.predict(image, features=["block1"]).features["block1"]
     image[14:28, 84:98] = 255
-    changed = np.abs(teacher.predict(image, features=["stage1"]).features["stage1"] - plain).sum(axis=0)
+    changed = np.abs(teacher.predict(image, features=["block1"]).features["block1"] - plain).sum(axis=0)
     assert plain.shape == (32, 4, 10)
     assert np.unravel_index(int(changed.argmax()), changed.shape) == (1, 6)
 
@@ -131,6 +132,53 @@ def test_metric_foundation_models_give_millimetres(tmp_path: Path) -> None:
     found = teacher.predict(picture()).map
     assert 0 < found.min() < found.max() < 20_000
     assert found.max() > 20
+
+
+def test_foundation_model_from_its_original_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same answers and the same identity as from the folder: what was computed once is known for both."""
+    from endolux.models import depth_anything
+    from endolux.models.depth_anything_keys import to_original
+    from endolux.models.transplant import depth_anything_from
+
+    of_folder = depth_anything_from(str(folder))
+    torch.save(to_original(of_folder.state_dict()), tmp_path / "depth_anything_v2_vits.pth")
+    torch.save(to_original(of_folder.state_dict()), tmp_path / "depth_anything_v2_metric_vkitti_vits.pth")
+    torch.save(to_original(of_folder.state_dict()), tmp_path / "depth_anything_v2_metric_mine_vits.pth")
+    torch.save(to_original(of_folder.state_dict()), tmp_path / "mine.pth")
+    # The released shape is too large for a test.
+    monkeypatch.setattr(
+        "endolux.models.transplant.DepthAnything", lambda **given: depth_anything.DepthAnything(**{**given, **TINY})
+    )
+    teacher, image = open_teacher(str(tmp_path / "depth_anything_v2_vits.pth")), picture()
+    assert isinstance(teacher, FoundationTeacher)
+    assert teacher.kind is DepthKind.RELATIVE_DISPARITY
+    first = open_teacher(str(folder))
+    np.testing.assert_array_equal(teacher.predict(image).map, first.predict(image).map)
+    assert (teacher.sha256, teacher.preprocessing()) == (first.sha256, first.preprocessing())
+    metric = open_teacher(str(tmp_path / "depth_anything_v2_metric_vkitti_vits.pth"))
+    assert metric.kind is DepthKind.METRIC
+    assert 1000 < metric.predict(image).map.max() < 80_000
+    for name, error_id in (
+        ("mine.pth", "model.architecture"),
+        ("depth_anything_v2_metric_mine_vits.pth", "model.config"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            open_teacher(str(tmp_path / name))
+        assert caught.value.error_id == error_id
+
+
+def test_a_folder_that_describes_another_network(folder: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    for key, value in (("head_in_index", 2), ("layer_norm_eps", 1e-3)):
+        shutil.copytree(folder, tmp_path / key)
+        config = json.loads((folder / "config.json").read_text())
+        (config if key in config else config["backbone_config"])[key] = value
+        (tmp_path / key / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match=key) as caught:
+            open_teacher(str(tmp_path / key))
+        assert caught.value.error_id == "teacher.architecture"
 
 
 def test_identity_is_that_of_the_weights(folder: Path, tmp_path: Path) -> None:
@@ -175,7 +223,7 @@ def test_bundle_as_a_teacher() -> None:
     assert inside.min() > 1
     assert len(teacher.sha256) == 64
     with pytest.raises(UsageError) as caught:
-        teacher.predict(image, features=["stage1"])
+        teacher.predict(image, features=["block1"])
     assert caught.value.error_id == "teacher.feature"
     assert np.isnan(teacher.predict(np.zeros((64, 64, 3), np.uint8)).map).all()
 
@@ -193,6 +241,31 @@ def test_network_as_a_teacher(tmp_path: Path) -> None:
     np.testing.assert_allclose(teacher.predict(image).map, expected, rtol=1e-4)
     assert teacher.predict(image, size=(50, 40)).map.shape == (40, 50)
     assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("repdepth", SMALL), ("leve-mobilenetv3", {"max_depth_mm": 200.0}), ("litenet-t", {}), ("af-sfmlearner", {}),
+     ("depth-anything-v1-s", {**TINY, "output": "metric"}), ("depth-anything-v1-s", {**TINY, "output": "inverse"}),
+     ("dares", TINY), ("endodac", SIX)],
+)  # fmt: skip
+def test_depth_and_features_in_one_pass(name: str, config: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    network = create(name, **config)
+    teacher, image = NetworkTeacher(network, name="one"), picture(128, 64)
+    with torch.no_grad():
+        tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255.0
+        torch.testing.assert_close(network.depth_of(network(tensor)), network.depth(tensor))
+    layer = list(teacher.feature_names())[-1]
+    calls = []
+    whole = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    whole.register_forward_hook(lambda *_: calls.append(1))
+    without = teacher.predict(image)
+    assert len(calls) == 1
+    found = teacher.predict(image, features=[layer])
+    assert len(calls) == 2
+    np.testing.assert_array_equal(found.map, without.map)
+    assert found.features[layer].shape[0] == teacher.feature_names()[layer]
 
 
 def test_features_of_a_network() -> None:
@@ -253,7 +326,8 @@ def test_a_hub_id_without_network_gives_three_lines(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ModelError) as caught:
         open_teacher("nobody/no-such-depth-model")
     lines = caught.value.lines()
-    assert lines[0].startswith("error[teacher.fetch]: The teacher 'nobody/no-such-depth-model' cannot be fetched")
+    assert lines[0].startswith("error[teacher.fetch]: There is no folder 'nobody/no-such-depth-model', and a model of")
+    assert "http" not in lines[1]
     assert "\n" not in lines[1]
     assert "hf download nobody/no-such-depth-model" in lines[2]
     assert caught.value.exit_code == 4

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+# For the small transformers.
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from shards import write_shard
 

@@ -16,8 +16,9 @@ from endolux.adapt.lora import count
 from endolux.errors import ModelError, UsageError
 from endolux.losses.l1 import l1_loss
 from endolux.models import create
-from endolux.train.checkpoints import load_network, load_weights_into
+from endolux.train.checkpoints import load_network
 from endolux.train.engine import fit
+from endolux.train.initial_weights import load_weights_into
 from endolux.train.origins import Origin, origin_of, origins, read_origins, require_commercial_origins
 from endolux.train.recipe import PolynomialSchedule, Recipe, load_recipe, recipe_from
 from endolux.train.schedule import rate_factor
@@ -87,6 +88,46 @@ def test_l1_by_hand() -> None:
     with torch.no_grad():
         found = SupervisedTask(inverse, loss=recipe.loss).loss_of(inverse, {"image": image, "depth": depth})["total"]
         torch.testing.assert_close(found, (inverse(image) - 1 / depth)[known].abs().mean())
+
+
+def test_disparity_is_learned_up_to_scale_and_shift() -> None:
+    recipe = surgical("model.config.output=disparity", "loss.target=disparity")
+    network = build_network(recipe).eval()
+    task = SupervisedTask(network, loss=recipe.loss)
+    image, depth = torch.rand(2, 3, 28, 42), 20 + 100 * torch.rand(2, 1, 28, 42)
+    depth[0, :, :5] = 0
+    with torch.no_grad():
+        disparity = network(image)
+
+        def loss_of(scale: float, shift: float) -> float:
+            # The truth that the output would be right about, as far as it can be told.
+            truth = 1 / (scale * disparity + shift)
+            truth[0, :, :5] = 0
+            return task.loss_of(network, {"image": image, "depth": truth})["total"].item()
+
+        assert loss_of(0.01, 0.02) == pytest.approx(0, abs=1e-3)
+        assert loss_of(0.03, 0.0) == pytest.approx(0, abs=1e-3)
+        found = task.loss_of(network, {"image": image, "depth": depth})
+    assert found["total"].item() > 0.5
+    assert found["total"] == found["disparity"]
+    weight = task.updates()[0].weight
+    assert weight is not None
+    assert weight({"depth": depth}).item() == 2
+
+
+@pytest.mark.parametrize("output", ["disparity", "depth", "inverse"])
+def test_random_weights_begin_so_that_something_is_learned(output: str) -> None:
+    recipe = surgical(f"model.config.output={output}", f"loss.target={output}")
+    for seed in range(3):
+        torch.manual_seed(seed)
+        network = build_network(recipe)
+        tensors = {"image": torch.rand(2, 3, 42, 56), "depth": 20 + 100 * torch.rand(2, 1, 42, 56)}
+        assert (network(tensors["image"]) > 0).all()
+        SupervisedTask(network, loss=recipe.loss).loss_of(network, tensors)["total"].backward()
+        gradients = {name: p.grad.norm().item() for name, p in network.named_parameters() if p.grad is not None}
+        least = 1e-5 if output == "disparity" else 1e-7
+        assert gradients["neck.fusion_stage.layers.0.projection.weight"] > least
+        assert max(value for name, value in gradients.items() if name.startswith("backbone")) > least
 
 
 def test_losses_and_outputs_that_do_not_fit() -> None:

@@ -22,6 +22,7 @@ def demo(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("endolux-demo"),
     model: str | None = None,
+    commercial: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
 ) -> int:
@@ -30,12 +31,13 @@ def demo(
     Args:
         output: folder for the result; where it exists, a number is added to its name.
         model: name of a bundled model or a bundle's folder (default: the bundled network).
+        commercial: refuse a model whose licence does not allow commercial use.
         as_json: print the report as JSON.
         quiet: no progress.
     """
     from endolux.runtime.run_predict import PredictOptions
 
-    options = PredictOptions(model=model, command=("endolux", *sys.argv[1:]))
+    options = PredictOptions(model=model, commercial=commercial, command=("endolux", *sys.argv[1:]))
     with importlib.resources.as_file(importlib.resources.files("endolux") / "data" / "demo.mp4") as clip:
         if not clip.is_file():
             raise InputError(

@@ -55,6 +55,7 @@ def evaluate(
     threads: Count = None,
     limit: Count = None,
     seed: Seed = 0,
+    commercial: Annotated[bool, Parameter(negative=())] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     as_json: JsonFlag = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
@@ -89,6 +90,7 @@ def evaluate(
         threads: threads of the network (default: all cores that this process may use).
         limit: score the first so many frames only.
         seed: of the bootstrap intervals.
+        commercial: refuse a model whose licence does not allow commercial use.
         output: also write result.json, frames.csv and, with --protocol, report.html into this folder.
         as_json: print the result as JSON.
         quiet: no progress.
@@ -101,6 +103,8 @@ def evaluate(
 
     if output is not None:
         check_output(output)
+    if commercial:
+        _require_commercial(model, command)
     kind = DepthKind(prediction_kind) if prediction_kind else None
     wanted = Alignment(alignment) if alignment else None
     line = render.ProgressLine(quiet=quiet)
@@ -285,6 +289,24 @@ def _finish(failures: Sequence[Failure], total: int, output: Path | None, *, as_
     render.note(f"  why: {failures[0].error.what} ({failures[0].error.why})")
     render.note(f"  fix: {failures[0].error.fix} The figures above leave these {what} out.")
     return EXIT_PARTIAL
+
+
+def _require_commercial(model: str, command: str | None) -> None:
+    from endolux.evaluate.baselines import PREFIX
+    from endolux.runtime.bundles import CARD, list_bundles, load_bundle
+    from endolux.runtime.licences import require_commercial
+
+    if model.startswith(PREFIX):
+        return
+    if command is not None or not (model in list_bundles() or (Path(model) / CARD).is_file()):
+        raise UsageError(
+            f"--commercial does not apply to '{model}'",
+            why="Only the card of a model states a licence; predictions and programs of others have none.",
+            fix="Leave --commercial out, or give a bundle.",
+            error_id="usage.arguments",
+        )
+    bundle = load_bundle(model)
+    require_commercial(bundle.name, bundle.card.licence)
 
 
 def _refuse(options: dict[str, bool], *, given: str = "", missing: str = "") -> None:

@@ -42,7 +42,8 @@ def export(
         output: folder of the bundle; must not exist.
         name: of the bundle; the name of its folder by default.
         card: YAML file with the words of the card: summary, trained_on, intended_use, limits, licence, ...
-        size: WIDTHxHEIGHT that inference works near; by default 320x256, to the nearest multiples that it takes.
+        size: WIDTHxHEIGHT that inference works near; by default 320x256, to the nearest multiples that it takes, and
+            for networks of one size that of the training.
         store: how weights are stored: fp16, fp32, or int8 for half the size of fp16.
         kind: what the depth means, where that is less than the network's own: relative-depth.
         graph_only: leave model.safetensors out; the graph alone predicts, and is half of the bytes.
@@ -55,17 +56,22 @@ def export(
     words = {} if card is None else _read_card(card)
     try:
         from endolux.export import export_bundle
+        from endolux.export.bundle import refuse_existing
         from endolux.export.inheritance import inherit
         from endolux.export.landmarks import export_landmarks
         from endolux.models.landmark_network import LandmarkNetwork
         from endolux.train.checkpoints import load_exported
         from endolux.train.odometry import pose_files
         from endolux.train.origins import read_origins
+        from endolux.train.run_folder import training_size
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "torch", "train") from error
+    refuse_existing(output)
     network, state = load_exported(run)
     step = network.multiple
     pixels = given or (max(1, round(320 / step)) * step, max(1, round(256 / step)) * step)
+    if given is None and isinstance(network, LandmarkNetwork) and not network.any_size:
+        pixels = training_size(run) or pixels
     words = inherit(words, read_origins(run))
     if commercial:
         require_commercial(

@@ -40,6 +40,7 @@ def predict(
     limit: Count = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
     max_failures: Tolerance = None,
+    commercial: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
 ) -> int:
@@ -59,6 +60,7 @@ def predict(
         limit: stop after so many frames.
         resume: continue an interrupted run of the same command.
         max_failures: give up when more frames than this have failed.
+        commercial: refuse a model whose licence does not allow commercial use.
         as_json: print the report as JSON.
         quiet: no progress.
     """
@@ -76,6 +78,7 @@ def predict(
         limit=limit,
         resume=resume,
         max_failures=max_failures,
+        commercial=commercial,
         command=("endolux", *sys.argv[1:]),
     )
     return run_and_render(source, output, options=options, as_json=as_json, quiet=quiet)

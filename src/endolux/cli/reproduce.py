@@ -35,6 +35,7 @@ def reproduce(
     jobs: Jobs = None,
     rows: str | None = None,
     real_data: Path | None = None,
+    weights: Annotated[list[str] | None, Parameter(name="--weights", negative=())] = None,
     changes: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     as_json: JsonFlag = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
@@ -59,6 +60,7 @@ def reproduce(
         rows: only these, such as 3x3+3x3,ts-25.
         real_data: folder with loose real frames as published (C3VD, SimCol3D, EndoSLAM, a liver mesh), for zero-shot
             tables; without it those tables are left out.
+        weights: pretrained weights of parts of the networks, as KEY.PATH=MODEL of their recipe: a folder or a hub id.
         changes: KEY.PATH=VALUE on top of every recipe; the figures are then those of another experiment.
         as_json: print results.json instead of the tables.
         quiet: no progress.
@@ -79,6 +81,7 @@ def reproduce(
         rows=tuple(word.strip() for word in rows.split(",")) if rows else (),
         changes=tuple(changes or ()),
         real_data=real_data,
+        weights=tuple(weights or ()),
     )
     folder = output or Path(f"reproduce-{system}-{scale}")
     found = run(system, folder, options=options, say=(lambda _line: None) if quiet else render.note)

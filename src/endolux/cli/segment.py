@@ -34,6 +34,7 @@ def segment(
     overlay: bool = True,
     limit: Count = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
+    commercial: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
 ) -> int:
@@ -51,6 +52,7 @@ def segment(
         overlay: write overlay.mp4 (video) or overlay/*.png (images).
         limit: stop after so many frames.
         resume: continue an interrupted run of the same command.
+        commercial: refuse a model whose licence does not allow commercial use.
         as_json: print the report as JSON.
         quiet: no progress.
     """
@@ -64,6 +66,7 @@ def segment(
         overlay=overlay,
         limit=limit,
         resume=resume,
+        commercial=commercial,
         command=("endolux", *sys.argv[1:]),
     )
     line = render.ProgressLine(quiet=quiet)

@@ -37,6 +37,7 @@ def trajectory(
     mm_per_unit: Positive = None,
     fps: Positive = None,
     limit: Count = None,
+    commercial: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
 ) -> int:
@@ -56,6 +57,7 @@ def trajectory(
         mm_per_unit: multiply lengths by this factor, measured at one known distance.
         fps: frames per second of a folder of images; their positions are the times without it.
         limit: stop after so many frames.
+        commercial: refuse a model whose licence, or that of what it was trained from, does not allow commercial use.
         as_json: print JSON.
         quiet: no progress.
     """
@@ -77,7 +79,7 @@ def trajectory(
     from endolux.types import DepthKind
 
     known = None if camera is None else load_camera(camera)
-    traveller = open_traveller(model)
+    traveller = open_traveller(model, commercial=commercial)
     factor = mm_per_unit or 1.0
     unit = "mm" if mm_per_unit is not None or traveller.unit == "mm" else "unknown (one factor is missing)"
     times: list[float] = []

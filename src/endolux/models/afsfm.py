@@ -13,30 +13,13 @@ from typing_extensions import override
 
 from endolux.errors import UsageError
 from endolux.models.base import DepthNetwork, register
+from endolux.models.disparity import scaled_disparity
 from endolux.models.folding import fold_batchnorm_
 from endolux.models.resnet import CHANNELS, ResNetEncoder, check_input
 from endolux.models.skip_decoder import SCALES, WIDTHS, SkipDecoder
 from endolux.types import DepthKind
 
 _MAPS = ("half", "quarter", "eighth", "sixteenth", "thirty_second")
-
-
-def scaled_disparity(fraction: Tensor, minimum: float, maximum: float) -> Tensor:
-    """Inverse depth between 1 / maximum and 1 / minimum from what a sigmoid gave.
-
-    Args:
-        fraction: any shape, between 0 and 1.
-        minimum: smallest depth.
-        maximum: largest depth, in the same unit.
-
-    Returns:
-        Disparity in 1 / unit; depth is its inverse.
-
-    Example:
-        >>> [round(depth, 4) for depth in (1 / scaled_disparity(torch.tensor([0, 0.25, 1]), 0.1, 150.0)).tolist()]
-        [150.0, 0.3992, 0.1]
-    """
-    return 1 / maximum + (1 / minimum - 1 / maximum) * fraction
 
 
 @register("af-sfmlearner")

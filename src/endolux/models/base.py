@@ -52,6 +52,10 @@ class DepthNetwork(nn.Module, abc.ABC):
     def depth(self, image: Tensor) -> Tensor:
         """Positive depth of the given :attr:`kind`, N x 1 x H x W float32, for N x 3 x H x W RGB in [0, 1]."""
 
+    def depth_of(self, output: Tensor) -> Tensor:
+        """What :meth:`depth` gives for an output of :meth:`forward`: the output itself where that is depth."""
+        return output.float()
+
     def log_depth(self, image: Tensor) -> Tensor:
         """Natural logarithm of :meth:`depth`."""
         return self.depth(image).log()

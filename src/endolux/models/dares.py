@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Unpack, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,8 +15,8 @@ from typing_extensions import override
 from endolux.errors import UsageError
 from endolux.models.base import register
 from endolux.models.dares_keys import load_dares
-from endolux.models.depth_anything import TAPS, nearest_multiple
-from endolux.models.dpt import DPTNetwork
+from endolux.models.disparity import scaled_disparity
+from endolux.models.dpt import SHAPE, TAPS, DPTNetwork, Options, nearest_multiple
 from endolux.types import DepthKind
 
 SCALES = 4
@@ -24,17 +24,6 @@ MIN_DEPTH, MAX_DEPTH = 0.1, 150.0
 """The depths, in an unknown unit, between which the whole family of networks works."""
 COUNTS = {"modules": 24, "parameters": 184_320, "trainable": 2_912_833}
 """Adapted layers, parameters of Vector-LoRA and all trained ones, as published; the network refuses others."""
-
-
-def scaled_disparity(sigmoid: Tensor, *, min_depth: float = MIN_DEPTH, max_depth: float = MAX_DEPTH) -> Tensor:
-    """``1 / d_max + (1 / d_min - 1 / d_max) sigmoid``: inverse depth of a sigmoid's output (monodepth2, section 3).
-
-    Example:
-        >>> [round(float(1 / scaled_disparity(torch.tensor(d))), 8) for d in (0.25, 0.5, 1.0)]
-        [0.3992016, 0.19986677, 0.1]
-    """
-    low, high = 1.0 / max_depth, 1.0 / min_depth
-    return low + (high - low) * sigmoid
 
 
 class SigmoidDisparity(DPTNetwork):
@@ -85,7 +74,11 @@ class SigmoidDisparity(DPTNetwork):
 
     @override
     def depth(self, image: Tensor) -> Tensor:
-        return 1.0 / self._scaled(self(image))
+        return self.depth_of(self(image))
+
+    @override
+    def depth_of(self, output: Tensor) -> Tensor:
+        return 1.0 / self._scaled(output)
 
     @override
     def with_disparities(self, image: Tensor, names: Sequence[str]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -94,7 +87,7 @@ class SigmoidDisparity(DPTNetwork):
         return tuple(self._scaled(output) for output in outputs), maps
 
     def _scaled(self, sigmoid: Tensor) -> Tensor:
-        return scaled_disparity(sigmoid.float(), min_depth=self.min_depth, max_depth=self.max_depth)
+        return scaled_disparity(sigmoid.float(), self.min_depth, self.max_depth)
 
 
 @register("dares")
@@ -110,10 +103,9 @@ class Dares(SigmoidDisparity):
         shared_head: one head for the four scales, as published; otherwise one for each (G3).
         min_depth, max_depth: depths between which it works.
         size: width of the transformer: ``s`` as published, ``b`` or ``l``.
-        positions: ``offset`` by default with reproduce, else ``size``.
-        normalise: no by default with reproduce, else yes.
-        adapt: Vector-LoRA by default; see :class:`endolux.adapt.lora.Adaptation`.
-        taps, hidden_size, blocks, heads, neck, fusion, head_width, grid: see :class:`endolux.models.dpt.DPTNetwork`.
+        merged: built without branches, as :meth:`fuse` leaves it.
+        **options: see :class:`endolux.models.dpt.DPTNetwork`. By default Vector-LoRA; with reproduce ``positions`` is
+            ``offset`` and nothing is normalised.
 
     Example:
         >>> tiny = dict(hidden_size=32, blocks=4, heads=2, neck=[8, 12, 16, 24], fusion=16, head_width=8, grid=4)
@@ -133,18 +125,8 @@ class Dares(SigmoidDisparity):
         min_depth: float = MIN_DEPTH,
         max_depth: float = MAX_DEPTH,
         size: str = "s",
-        taps: Sequence[int] | None = None,
-        hidden_size: int | None = None,
-        blocks: int | None = None,
-        heads: int | None = None,
-        neck: Sequence[int] | None = None,
-        fusion: int | None = None,
-        head_width: int = 32,
-        grid: int = 37,
-        positions: str | None = None,
-        normalise: bool | None = None,
-        adapt: Mapping[str, object] | None = None,
         merged: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         if f"v2-{size}" not in TAPS:
             raise UsageError(
@@ -153,22 +135,15 @@ class Dares(SigmoidDisparity):
                 fix="Use s, as published.",
                 error_id="model.config",
             )
-        shape = (taps, hidden_size, blocks, heads, neck, fusion)
-        published = size == "s" and shared_head and head_width == 32 and all(number is None for number in shape)
+        published = size == "s" and shared_head and all(options.get(name) is None for name in SHAPE)
         super().__init__(
-            size=size,
-            taps=TAPS[f"v2-{size}"] if taps is None else taps,
-            hidden_size=hidden_size,
-            blocks=blocks,
-            heads=heads,
-            neck=neck,
-            fusion=fusion,
-            head_width=head_width,
-            grid=grid,
-            positions=positions or ("offset" if reproduce else "size"),
-            normalise=(not reproduce) if normalise is None else normalise,
-            adapt=adapt,
-            default_adapt=None if merged else {"kind": "vector-lora", **(COUNTS if published else {})},
+            variant=f"v2-{size}",
+            defaults={
+                "positions": "offset" if reproduce else "size",
+                "normalise": not reproduce,
+                "adapt": None if merged else {"kind": "vector-lora", **(COUNTS if published else {})},
+            },
+            **options,
         )
         self.architecture = "dares"
         self.reproduce, self.shared_head, self._size = bool(reproduce), bool(shared_head), size

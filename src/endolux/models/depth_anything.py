@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, Unpack, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,22 +15,15 @@ from endolux.adapt.lora import load_unadapted
 from endolux.errors import UsageError
 from endolux.models.base import register
 from endolux.models.depth_anything_keys import from_any
-from endolux.models.dpt import PATCH, DPTNetwork
+from endolux.models.dpt import PATCH, TAPS, DPTNetwork, Options, nearest_multiple
 from endolux.types import DepthKind
 
 Output: TypeAlias = Literal["disparity", "metric", "depth", "inverse"]
 OUTPUTS = ("disparity", "metric", "depth", "inverse")
-LARGEST_DISPARITY = 1000.0
-"""No released network was seen to go near it; only the step of 16-bit files depends on it."""
-TAPS: Mapping[str, Sequence[int]] = {
-    "v1-s": (9, 10, 11, 12),
-    "v1-b": (9, 10, 11, 12),
-    "v1-l": (21, 22, 23, 24),
-    "v2-s": (3, 6, 9, 12),
-    "v2-b": (3, 6, 9, 12),
-    "v2-l": (5, 12, 18, 24),
-}
-"""Blocks that the decoder reads. The first release takes the last four; their weights do not fit each other's taps."""
+_METRIC: Mapping[str, float] = {"hypersim": 20_000.0, "indoor": 20_000.0, "vkitti": 80_000.0, "outdoor": 80_000.0}
+"""Largest depth in mm of the released metric networks, by what their names contain."""
+LARGEST_DISPARITY = 650.0
+"""Released networks give tens; only the step of 16-bit files depends on it, which is 0.01 up to 655."""
 
 
 @register("depth-anything-v1-s", variant="v1-s")
@@ -56,8 +49,7 @@ class DepthAnything(DPTNetwork):
         min_depth_mm: smallest.
         start: output of a new last layer before it is trained.
         reproduce: see above.
-        taps, hidden_size, blocks, heads, neck, fusion, head_width, grid, positions, normalise, adapt: see
-            :class:`endolux.models.dpt.DPTNetwork`.
+        **options: see :class:`endolux.models.dpt.DPTNetwork`.
 
     Raises:
         UsageError: ``model.config``; what :class:`~endolux.models.dpt.DPTNetwork` raises.
@@ -82,17 +74,7 @@ class DepthAnything(DPTNetwork):
         min_depth_mm: float = 1.0,
         start: float = 0.3,
         reproduce: bool = False,
-        taps: Sequence[int] | None = None,
-        hidden_size: int | None = None,
-        blocks: int | None = None,
-        heads: int | None = None,
-        neck: Sequence[int] | None = None,
-        fusion: int | None = None,
-        head_width: int = 32,
-        grid: int = 37,
-        positions: str = "size",
-        normalise: bool = True,
-        adapt: Mapping[str, object] | None = None,
+        **options: Unpack[Options],
     ) -> None:
         if variant not in TAPS or output not in OUTPUTS or not 0.0 < min_depth_mm < max_depth_mm or not 0 < start < 1:
             raise UsageError(
@@ -102,22 +84,9 @@ class DepthAnything(DPTNetwork):
                 fix="Correct model.config.",
                 error_id="model.config",
             )
-        super().__init__(
-            size=variant[-1],
-            taps=TAPS[variant] if taps is None else taps,
-            hidden_size=hidden_size,
-            blocks=blocks,
-            heads=heads,
-            neck=neck,
-            fusion=fusion,
-            head_width=head_width,
-            grid=grid,
-            positions=positions,
-            normalise=normalise,
-            adapt=adapt,
-        )
+        super().__init__(variant=variant, **options)
         self.architecture = f"depth-anything-{variant}"
-        self.variant, self.reproduce = variant, bool(reproduce)
+        self.reproduce = bool(reproduce)
         self.output = cast(Output, output)
         self.max_depth_mm, self.min_depth_mm, self.start = float(max_depth_mm), float(min_depth_mm), float(start)
         self.kind = DepthKind.RELATIVE_DISPARITY if output == "disparity" else DepthKind.METRIC
@@ -136,6 +105,11 @@ class DepthAnything(DPTNetwork):
             "reproduce": self.reproduce,
             **self.shape_config(),
         }
+
+    @property
+    def grid(self) -> int:
+        """Rows and columns of the learned positions: of the pictures that it was trained with."""
+        return cast(int, self._shape["grid"])
 
     @override
     def decoder_parts(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -183,10 +157,11 @@ class DepthAnything(DPTNetwork):
     @override
     def depth(self, image: Tensor) -> Tensor:
         """Disparity where ``output`` is disparity; otherwise depth in mm."""
-        return self.depth_of(self(image).float())
+        return self.depth_of(self(image))
 
+    @override
     def depth_of(self, output: Tensor) -> Tensor:
-        """What :meth:`depth` gives for an output of :meth:`forward`."""
+        output = output.float()
         if self.output == "disparity":
             return output
         if self.output == "metric":
@@ -210,7 +185,7 @@ class DepthAnything(DPTNetwork):
     def with_disparities(self, image: Tensor, names: Sequence[str]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         self._check_depth()
         output, maps = self.with_features(image, names)
-        return (1.0 / self.depth_of(output.float()),), maps
+        return (1.0 / self.depth_of(output),), maps
 
     @override
     def load_published(self, state: Mapping[str, Tensor]) -> None:
@@ -255,15 +230,16 @@ class DepthAnything(DPTNetwork):
         return values, maps
 
 
-def nearest_multiple(pixels: int) -> int:
-    """The multiple of the patch's side that is nearest, at least one.
+def metric_depth_of(name: str) -> float | None:
+    """Largest depth in mm of the published metric network of that name; None for other names.
 
     Example:
-        >>> nearest_multiple(256), nearest_multiple(320), nearest_multiple(3)
-        (252, 322, 14)
+        >>> metric_depth_of("depth_anything_v2_metric_hypersim_vits.pth"), metric_depth_of("depth_anything_v2_vits.pth")
+        (20000.0, None)
     """
-    # Without max() and round(), which would fix the size of an exported graph.
-    return (pixels + PATCH // 2) // PATCH * PATCH if pixels >= PATCH else PATCH
+    if re.search(r"metric", name, re.I) is None:
+        return None
+    return next((depth for word, depth in _METRIC.items() if word in name.lower()), None)
 
 
 def variant_of(name: str) -> str | None:

@@ -18,8 +18,28 @@ from endolux.models.folding import fold_batchnorm_
 from endolux.types import DepthKind
 
 
+def scaled_disparity(fraction: Tensor, minimum: float, maximum: float) -> Tensor:
+    """Disparity between ``1 / maximum`` and ``1 / minimum`` of what a sigmoid gave (Godard et al., ICCV 2019).
+
+    Args:
+        fraction: any shape, between 0 and 1.
+        minimum: smallest depth, in any unit.
+        maximum: largest depth, in the same unit.
+
+    Returns:
+        Inverse depth in 1 / unit, the shape of ``fraction``.
+
+    Example:
+        >>> fractions = torch.tensor([0, 0.25, 0.5, 1], dtype=torch.float64)
+        >>> [round(depth, 6) for depth in (1 / scaled_disparity(fractions, 0.1, 150.0)).tolist()]
+        [150.0, 0.399202, 0.199867, 0.1]
+    """
+    nearest, farthest = 1.0 / minimum, 1.0 / maximum
+    return farthest + (nearest - farthest) * fraction
+
+
 def sigmoid_disparity(logits: Tensor, depth_min: float, depth_max: float) -> Tensor:
-    """Disparity between ``1 / depth_max`` and ``1 / depth_min`` (Godard et al., ICCV 2019, section 4).
+    """:func:`scaled_disparity` of logits, in float32.
 
     Args:
         logits: any shape.
@@ -34,8 +54,7 @@ def sigmoid_disparity(logits: Tensor, depth_min: float, depth_max: float) -> Ten
         >>> [round(each, 3) for each in depth.tolist()]
         [150.0, 0.2, 0.1]
     """
-    nearest, farthest = 1.0 / depth_min, 1.0 / depth_max
-    return farthest + (nearest - farthest) * torch.sigmoid(logits.float())
+    return scaled_disparity(torch.sigmoid(logits.float()), depth_min, depth_max)
 
 
 def logit_of_depth(depth: float, depth_min: float, depth_max: float) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import abc
 import copy
 import importlib
+import json
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self, TypedDict, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -25,23 +26,51 @@ SIZES: Mapping[str, Mapping[str, object]] = {
     "l": {"hidden_size": 1024, "blocks": 24, "heads": 16, "neck": (256, 512, 1024, 1024), "fusion": 256},
 }
 """Published widths of the small, base and large networks."""
+TAPS: Mapping[str, Sequence[int]] = {
+    "v1-s": (9, 10, 11, 12),
+    "v1-b": (9, 10, 11, 12),
+    "v1-l": (21, 22, 23, 24),
+    "v2-s": (3, 6, 9, 12),
+    "v2-b": (3, 6, 9, 12),
+    "v2-l": (5, 12, 18, 24),
+}
+"""Blocks that the decoder reads. The first release takes the last four; their weights do not fit each other's taps."""
+_HEAD_WIDTH, _GRID = 32, 37
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SHAPE = ("hidden_size", "blocks", "heads", "neck", "fusion", "head_width", "taps", "grid")
+SHAPE = ("hidden_size", "blocks", "heads", "neck", "fusion", "head_width", "taps", "grid")
+"""Options that replace published numbers."""
+
+
+class Options(TypedDict, total=False):
+    """What every :class:`DPTNetwork` takes; None stands for its default."""
+
+    taps: Sequence[int] | None
+    hidden_size: int | None
+    blocks: int | None
+    heads: int | None
+    neck: Sequence[int] | None
+    fusion: int | None
+    head_width: int | None
+    grid: int | None
+    positions: str | None
+    normalise: bool | None
+    adapt: Mapping[str, object] | None
 
 
 class DPTNetwork(DepthNetwork):
     """Transformer, neck and head with the names of ``transformers``' Depth Anything.
 
     Args:
-        size: one of :data:`SIZES`; every other number of the shape replaces the published one.
+        variant: release whose numbers are the defaults, one of :data:`TAPS`.
+        defaults: of ``positions``, ``normalise`` and ``adapt``, where a network has its own.
         taps: blocks whose output the decoder reads, from 1, normalised by the last LayerNorm.
         hidden_size, blocks, heads: of the transformer.
         neck: channels of the four maps of the decoder, from fine to coarse.
         fusion: channels in which they are joined.
-        head_width: channels before the last convolution.
-        grid: rows and columns of the learned positions.
-        positions: see :data:`endolux.models.positions.Positions`.
-        normalise: subtract ImageNet's mean from the picture and divide by its deviation.
+        head_width: channels before the last convolution; 32.
+        grid: rows and columns of the learned positions; 37.
+        positions: see :data:`endolux.models.positions.Positions`; ``size``.
+        normalise: subtract ImageNet's mean from the picture and divide by its deviation; True.
         adapt: what :class:`endolux.adapt.lora.Adaptation` takes; None trains every weight.
 
     Raises:
@@ -50,6 +79,8 @@ class DPTNetwork(DepthNetwork):
         MissingExtraError: without ``transformers`` (or ``peft``, for adapters).
     """
 
+    variant: str
+    """Release whose transformer and taps it has by default: ``v1-s`` to ``v2-l``."""
     OWN_BLOCKS: ClassVar[str] = "backbone.encoder.layer"
     backbone: nn.Module
     neck: nn.Module
@@ -60,33 +91,37 @@ class DPTNetwork(DepthNetwork):
     def __init__(
         self,
         *,
-        size: str,
-        taps: Sequence[int],
+        variant: str,
+        defaults: Mapping[str, object] | None = None,
+        taps: Sequence[int] | None = None,
         hidden_size: int | None = None,
         blocks: int | None = None,
         heads: int | None = None,
         neck: Sequence[int] | None = None,
         fusion: int | None = None,
-        head_width: int = 32,
-        grid: int = 37,
-        positions: str = "size",
-        normalise: bool = True,
+        head_width: int | None = None,
+        grid: int | None = None,
+        positions: str | None = None,
+        normalise: bool | None = None,
         adapt: Mapping[str, object] | None = None,
-        default_adapt: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
+        usual = {"positions": "size", "normalise": True, "adapt": None, **(defaults or {})}
         given = {"hidden_size": hidden_size, "blocks": blocks, "heads": heads, "neck": neck, "fusion": fusion}
-        shape: dict[str, object] = {k: SIZES[size][k] if v is None else v for k, v in given.items()}
-        shape |= {"head_width": head_width, "grid": grid, "taps": tuple(taps)}
+        given |= {"head_width": head_width, "grid": grid, "taps": taps}
+        published = {**SIZES[variant[-1]], "head_width": _HEAD_WIDTH, "grid": _GRID, "taps": TAPS[variant]}
+        shape = {key: published[key] if value is None else value for key, value in given.items()}
+        shape["taps"] = tuple(cast(Sequence[int], shape["taps"]))
+        self.variant = variant
         self._shape = shape
-        self._taps = tuple(int(tap) for tap in taps)
-        self._positions = check_positions(positions)
-        self._normalise = bool(normalise)
+        self._positions = check_positions(cast(str, usual["positions"] if positions is None else positions))
+        self._normalise = bool(usual["normalise"] if normalise is None else normalise)
         _check_shape(shape)
+        self._taps = tuple(int(tap) for tap in cast(Sequence[int], shape["taps"]))
         self._build(shape)
         self.register_buffer("_mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
-        chosen = default_adapt if adapt is None else adapt
+        chosen = cast("Mapping[str, object] | None", usual["adapt"] if adapt is None else adapt)
         self.adaptation = None if chosen is None else Adaptation.from_config(chosen)
 
     def _build(self, shape: Mapping[str, object]) -> None:
@@ -112,6 +147,7 @@ class DPTNetwork(DepthNetwork):
             fusion_hidden_size=shape["fusion"],
             head_hidden_size=shape["head_width"],
         )
+        self.library_config: Mapping[str, object] = json.loads(config.to_json_string(use_diff=False))
         parts = library.DepthAnythingForDepthEstimation(config)
         self.backbone, self.neck, self.head = parts.backbone, parts.neck, parts.head
 
@@ -124,7 +160,7 @@ class DPTNetwork(DepthNetwork):
         """The numbers of the shape and what else all of these networks take, as JSON values."""
         config: dict[str, object] = {
             key: list(value) if isinstance(value, tuple | list) else value
-            for key, value in ((key, self._shape[key]) for key in _SHAPE)
+            for key, value in ((key, self._shape[key]) for key in SHAPE)
         }
         config |= {"positions": self._positions, "normalise": self._normalise}
         config["adapt"] = None if self.adaptation is None else self.adaptation.config()
@@ -248,3 +284,14 @@ def _check_shape(shape: Mapping[str, object]) -> None:
             fix="Leave the numbers out for the published shape.",
             error_id="model.config",
         )
+
+
+def nearest_multiple(pixels: int) -> int:
+    """The multiple of the patch's side that is nearest, at least one.
+
+    Example:
+        >>> nearest_multiple(256), nearest_multiple(320), nearest_multiple(3)
+        (252, 322, 14)
+    """
+    # Without max() and round(), which would fix the size of an exported graph.
+    return (pixels + PATCH // 2) // PATCH * PATCH if pixels >= PATCH else PATCH

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Unpack, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,8 +13,7 @@ from typing_extensions import override
 from endolux.models.base import register
 from endolux.models.dares import MAX_DEPTH, MIN_DEPTH, SCALES, SigmoidDisparity
 from endolux.models.dares_keys import load_endodac
-from endolux.models.depth_anything import TAPS
-from endolux.models.dpt import PATCH
+from endolux.models.dpt import PATCH, Options
 
 _NARROWER = 8
 _EVERY = 3
@@ -75,10 +74,10 @@ class EndoDAC(SigmoidDisparity):
 
     Args:
         min_depth, max_depth: depths between which it works.
-        positions: ``offset``, as the original DINOv2 code, by default.
-        normalise: not done by default, as published.
-        adapt: DV-LoRA on the MLP by default, with only the heads trained outside the transformer.
-        taps, hidden_size, blocks, heads, neck, fusion, head_width, grid: see :class:`endolux.models.dpt.DPTNetwork`.
+        merged: built without branches, as :meth:`fuse` leaves it.
+        **options: see :class:`endolux.models.dpt.DPTNetwork`. By default DV-LoRA on the MLP with only the heads
+            trained outside the transformer; ``positions`` is ``offset``, as in the original DINOv2 code, and nothing
+            is normalised.
 
     Example:
         >>> tiny = dict(hidden_size=32, blocks=6, heads=2, neck=[8, 12, 16, 24], fusion=16, head_width=8, grid=4)
@@ -94,39 +93,18 @@ class EndoDAC(SigmoidDisparity):
         *,
         min_depth: float = MIN_DEPTH,
         max_depth: float = MAX_DEPTH,
-        taps: Sequence[int] | None = None,
-        hidden_size: int | None = None,
-        blocks: int | None = None,
-        heads: int | None = None,
-        neck: Sequence[int] | None = None,
-        fusion: int | None = None,
-        head_width: int = 32,
-        grid: int = 37,
-        positions: str = "offset",
-        normalise: bool = False,
-        adapt: Mapping[str, object] | None = None,
         merged: bool = False,
+        **options: Unpack[Options],
     ) -> None:
+        adapt = None if merged else {"kind": "dv-lora", "decoder": "head"}
         super().__init__(
-            size="b",
-            taps=TAPS["v1-b"] if taps is None else taps,
-            hidden_size=hidden_size,
-            blocks=blocks,
-            heads=heads,
-            neck=neck,
-            fusion=fusion,
-            head_width=head_width,
-            grid=grid,
-            positions=positions,
-            normalise=normalise,
-            adapt=adapt,
-            default_adapt=None if merged else {"kind": "dv-lora", "decoder": "head"},
+            variant="v1-b", defaults={"positions": "offset", "normalise": False, "adapt": adapt}, **options
         )
         self.architecture = "endodac"
         self._set_range(min_depth, max_depth)
-        channels, joined = cast(int, self._shape["hidden_size"]), cast(int, self._shape["fusion"])
+        channels, joined, width = (cast(int, self._shape[key]) for key in ("hidden_size", "fusion", "head_width"))
         del self.head
-        self.heads = nn.ModuleList(_Head(joined, head_width) for _ in range(SCALES))
+        self.heads = nn.ModuleList(_Head(joined, width) for _ in range(SCALES))
         # After the third, sixth, ... block.
         places = range(_EVERY, len(self.blocks()) + 1, _EVERY)
         self.residuals = nn.ModuleDict({str(number): _Residual(channels) for number in places})

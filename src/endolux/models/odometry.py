@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from endolux.errors import ModelError, UsageError
 from endolux.models.motion import transformation
 from endolux.models.pose_convolutions import ConvolutionalPose
+from endolux.models.pose_correlation import CorrelationPose
 from endolux.models.pose_flow import PoseNetwork
 from endolux.prep.network_input import network_input
 from endolux.runtime.card import Preprocessing
@@ -21,9 +22,10 @@ from endolux.types import ImageArray
 
 POSE_FILE = "pose.safetensors"
 """The pose network in a bundle, beside the depth network whose unit of length it shares."""
-_KINDS: dict[str, type[PoseNetwork] | type[ConvolutionalPose]] = {
+_KINDS: dict[str, type[PoseNetwork] | type[ConvolutionalPose] | type[CorrelationPose]] = {
     "resnet18": PoseNetwork,
     "convolutions": ConvolutionalPose,
+    "correlation": CorrelationPose,
 }
 
 
@@ -31,8 +33,9 @@ def pose_bytes(network: nn.Module, *, unit: float = 1.0, half: bool = False) -> 
     """A pose network as :data:`POSE_FILE` holds it.
 
     Args:
-        network: a :class:`endolux.models.pose_flow.PoseNetwork` or
-            :class:`endolux.models.pose_convolutions.ConvolutionalPose`.
+        network: a :class:`endolux.models.pose_flow.PoseNetwork`,
+            :class:`endolux.models.pose_convolutions.ConvolutionalPose` or
+            :class:`endolux.models.pose_correlation.CorrelationPose`.
         unit: what one unit of its translations is, in units of depth.
         half: store kernels as fp16.
 

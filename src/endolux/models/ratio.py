@@ -104,7 +104,12 @@ class RatioNetwork(DepthNetwork, abc.ABC):
     @override
     def depth(self, image: Tensor) -> Tensor:
         """See :meth:`DepthNetwork.depth`; in mm."""
-        return from_ratio(self(image).float(), self.max_depth_mm, self.reproduce)
+        return self.depth_of(self(image))
+
+    @override
+    def depth_of(self, output: Tensor) -> Tensor:
+        """See :meth:`DepthNetwork.depth_of`; in mm."""
+        return from_ratio(output.float(), self.max_depth_mm, self.reproduce)
 
     @override
     def depth_range(self) -> tuple[float, float]:

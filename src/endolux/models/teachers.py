@@ -204,8 +204,8 @@ class NetworkTeacher(Teacher):
         source = network_input(image, spec=spec)
         with torch.inference_mode():
             tensor = torch.from_numpy(np.asarray(source.array, np.float32)).to(self._device)
-            values = self._network.depth(tensor)[0, 0].float().cpu().numpy()
-            maps = self._network.features(tensor, features) if features else {}
+            output, maps = self._network.with_features(tensor, features)
+            values = self._network.depth_of(output)[0, 0].cpu().numpy()
         found = {name: value[0].float().cpu().numpy() for name, value in maps.items()}
         return restore(np.ascontiguousarray(values), source, size=size), found
 
@@ -221,7 +221,8 @@ def open_teacher(
 
     Args:
         spec: in this order: the name of a bundle of this installation; a folder with a bundle, with a training run
-            of Endolux, or with a foundation model in the layout of ``transformers``; a hub id ``OWNER/NAME`` of one.
+            of Endolux, or with a foundation model in the layout of ``transformers``; a file of Depth Anything's
+            original release; a hub id ``OWNER/NAME``.
         input_size: (width, height) that the teacher sees; its own rule by default. A bundle's card has the only say.
         device: torch device; bundles always run on the CPU.
         load_run: how to read the network of a run folder (``endolux.train.knowledge.open_teacher`` brings it along).
@@ -254,12 +255,12 @@ def open_teacher(
             return _foundation(str(folder), input_size, device)
         if load_run is not None:
             return NetworkTeacher(load_run(folder), name=folder.name, input_size=input_size, device=device)
-    elif _HUB_ID.fullmatch(spec):
+    elif folder.is_file() or _HUB_ID.fullmatch(spec):
         return _foundation(spec, input_size, device)
     raise ModelError(
         f"No teacher '{spec}'",
         why=f"It is no bundle ({', '.join(list_bundles()) or 'none is installed'}), no folder with {CARD}, config.json "
-        "or a training run, and no hub id.",
+        "or a training run, no file of weights, and no hub id.",
         fix="Give one of these, for instance teacher.model=repdepth-colon.",
         error_id="teacher.unknown",
     )

@@ -13,6 +13,7 @@ from endolux.prep.network_input import network_input, restore
 from endolux.runtime.bundles import list_bundles, load_bundle
 from endolux.runtime.card import LandmarkOutput
 from endolux.runtime.engines import DEFAULT_ENGINE, Engine, create_engine
+from endolux.runtime.licences import require_commercial
 from endolux.types import Bundle, Frame, LandmarkMap
 
 DEFAULT_LANDMARKS = "liver-landmarks"
@@ -90,6 +91,7 @@ def load_landmarks(
     engine: str = DEFAULT_ENGINE,
     precision: str = "exact",
     threads: int | None = None,
+    commercial: bool = False,
 ) -> LandmarkModel:
     """Load a model of landmarks: a name from ``endolux models ls`` or the folder of a bundle.
 
@@ -98,9 +100,11 @@ def load_landmarks(
         engine: "onnxruntime", or "openvino" with the extra of that name.
         precision: "exact" (float32) or "fast" (the engine chooses).
         threads: number of threads; None means every core this process may use.
+        commercial: refuse a model whose licence is not known to allow commercial use.
 
     Raises:
-        ModelError: no such model, a damaged bundle, or one of depth (``model.kind``).
+        ModelError: no such model, a damaged bundle, or one of depth (``model.kind``); ``model.licence`` with
+            ``commercial``.
         UsageError: unknown engine or precision.
         MissingExtraError: the engine is not installed.
 
@@ -119,6 +123,8 @@ def load_landmarks(
             error_id="model.missing",
         )
     bundle = load_bundle(name)
+    if commercial:
+        require_commercial(bundle.name, bundle.card.licence)
     _output(bundle)
     return LandmarkModel(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))
 

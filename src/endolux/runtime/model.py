@@ -15,6 +15,7 @@ from endolux.prep.content_area import ContentArea, ContentAreaTracker, find_cont
 from endolux.prep.network_input import NetworkInput, network_input, restore
 from endolux.runtime.bundles import DEFAULT_MODEL, load_bundle
 from endolux.runtime.engines import DEFAULT_ENGINE, Batch, Engine, create_engine
+from endolux.runtime.licences import require_commercial
 from endolux.types import Bundle, DepthKind, DepthMap, FloatArray, Frame, MaskArray
 
 Other = TypeVar("Other")
@@ -178,6 +179,7 @@ def load(
     engine: str = DEFAULT_ENGINE,
     precision: str = "exact",
     threads: int | None = None,
+    commercial: bool = False,
 ) -> Model:
     """Load a model: a name from ``endolux models ls`` or the folder of a bundle.
 
@@ -186,9 +188,10 @@ def load(
         engine: "onnxruntime", or "openvino" with the extra of that name.
         precision: "exact" (float32) or "fast" (the engine chooses).
         threads: number of threads; None means every core this process may use.
+        commercial: refuse a model whose licence is not known to allow commercial use.
 
     Raises:
-        ModelError: no such model, a damaged or unsuitable bundle.
+        ModelError: no such model, a damaged or unsuitable bundle; ``model.licence`` with ``commercial``.
         UsageError: unknown engine or precision.
         MissingExtraError: the engine is not installed.
 
@@ -200,6 +203,8 @@ def load(
         ...
     """
     bundle = load_bundle(name)
+    if commercial:
+        require_commercial(bundle.name, bundle.card.licence)
     # Refuses models of landmarks before anything is computed.
     _ = bundle.card.depth
     return Model(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))

@@ -47,6 +47,7 @@ class PredictOptions:
         limit: number of frames.
         resume: continue an interrupted run.
         max_failures: failures after which the run gives up; None for never.
+        commercial: refuse a model whose licence is not known to allow commercial use.
         command: the command line, for ``run.json``.
     """
 
@@ -61,6 +62,7 @@ class PredictOptions:
     limit: int | None = None
     resume: bool = False
     max_failures: int | None = None
+    commercial: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -160,7 +162,11 @@ def predict_source(
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source, limit=options.limit, camera=camera))
         model = load(
-            options.model or DEFAULT_MODEL, engine=options.engine, precision=options.precision, threads=options.threads
+            options.model or DEFAULT_MODEL,
+            engine=options.engine,
+            precision=options.precision,
+            threads=options.threads,
+            commercial=options.commercial,
         )
         if options.ply and model.bundle.card.depth.kind is DepthKind.RELATIVE_DISPARITY:
             raise UsageError(

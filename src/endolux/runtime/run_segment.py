@@ -43,6 +43,7 @@ class SegmentOptions:
         overlay: write pictures to look at.
         limit: number of frames.
         resume: continue an interrupted run.
+        commercial: refuse a model whose licence is not known to allow commercial use.
         command: the command line, for ``run.json``.
     """
 
@@ -53,6 +54,7 @@ class SegmentOptions:
     overlay: bool = True
     limit: int | None = None
     resume: bool = False
+    commercial: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -131,6 +133,7 @@ def segment_source(
             engine=options.engine,
             precision=options.precision,
             threads=options.threads,
+            commercial=options.commercial,
         )
         identity = _identity(source, frames, model, options)
         folder = stack.enter_context(claimed(out, identity=identity, resume=options.resume))

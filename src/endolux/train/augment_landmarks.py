@@ -53,7 +53,7 @@ def turned(item: Item, generator: np.random.Generator, settings: LandmarkAugment
             )
     if generator.random() < settings.flip:
         # One of the two, picked at random, as the released code does.
-        code = int(generator.integers(2))
+        code = int(generator.integers(2)) if settings.mirror == "either" else 1
         image = np.asarray(cv2.flip(image, code), np.uint8)
         depth = None if depth is None else np.asarray(cv2.flip(depth, code), np.float32)
         if labels is not None:

@@ -16,12 +16,8 @@ from torch import Tensor
 
 from endolux.errors import ModelError, from_os_error
 from endolux.models import DepthNetwork, create
-from endolux.models.dpt import DPTNetwork
 from endolux.models.landmark_network import ExportedNetwork, LandmarkNetwork, create_landmarks
-from endolux.models.landmarks_light import LandmarksLight
-from endolux.models.litenet import LiteNet
 from endolux.models.parts import parts
-from endolux.models.transplant import read_transformers, start_from
 
 _NAME = re.compile(r"step-(\d{8})")
 _STATE = "state"
@@ -172,7 +168,7 @@ def read_state(folder: Path) -> State:
         fields = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return State(**{**fields, "networks": tuple(fields["networks"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, error) from error
 
 
 def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
@@ -184,7 +180,7 @@ def read_weights(folder: Path, name: str) -> dict[str, Tensor]:
     try:
         return dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
     except (OSError, safetensors.SafetensorError) as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, error) from error
 
 
 def read_average(folder: Path) -> dict[str, Tensor] | None:
@@ -227,88 +223,8 @@ def load_exported(run: Path, *, average: bool = True, which: str = "last") -> tu
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, error) from error
     return network.eval(), state
-
-
-def load_landmarks_into(network: LandmarkNetwork, source: Path) -> None:
-    """Start a network of landmarks from another run, or the light one from the encoder of a LiteNet trained for depth.
-
-    Raises:
-        ModelError: ``model.variant`` for weights of another architecture; ``model.missing``, ``model.checkpoint``.
-    """
-    folder = newest(source)
-    other, state = load_exported(folder)
-    if state.architecture == network.architecture:
-        try:
-            network.load_state_dict(other.state_dict())
-        except RuntimeError as error:
-            raise _damaged(folder, error) from error
-        return
-    if isinstance(network, LandmarksLight) and isinstance(other, LiteNet) and other.size == network.size:
-        network.load_encoder(other)
-        return
-    raise ModelError(
-        f"The checkpoint '{folder}' is of '{state.architecture}', and the network is '{network.architecture}'",
-        why="Weights belong to one architecture. The light network of landmarks may start from a litenet of its size.",
-        fix=f"Give a checkpoint of '{network.architecture}'.",
-        error_id="model.variant",
-    )
-
-
-def load_weights_into(network: DepthNetwork, source: Path) -> None:
-    """Start a network from the weights of another run, or from a published file.
-
-    Args:
-        network: to fill, in place.
-        source: run or checkpoint folder, a file for :func:`endolux.models.published.load_published`, or a folder for
-            :func:`endolux.models.published_folder.load_depth`; for networks with a transformer also a folder in the
-            layout of ``transformers`` or a hub id.
-
-    Raises:
-        ModelError: ``model.variant`` for weights of another architecture; ``model.missing``, ``model.checkpoint``.
-    """
-    if isinstance(network, DPTNetwork) and _is_foundation(source):
-        network.load_published(read_transformers(str(source)))
-        return
-    if source.is_file():
-        from endolux.models.published import load_published, read_state_dict
-
-        load_published(network, read_state_dict(source))
-        return
-    if not checkpoints(source) and not (source / "state.json").is_file():
-        from endolux.models.published import load_published, read_state_dict
-        from endolux.models.published_folder import FAMILIES, is_published_folder, load_depth
-
-        if network.architecture in FAMILIES and is_published_folder(source):
-            load_depth(network, source)
-            return
-        if is_published_folder(source):
-            load_published(network, read_state_dict(source))
-            return
-    folder = newest(source)
-    if isinstance(network, DPTNetwork):
-        start_from(network, load_network(folder)[0])
-        return
-    state = read_state(folder)
-    if state.architecture != network.architecture:
-        raise ModelError(
-            f"The checkpoint '{folder}' is of '{state.architecture}', and the network is '{network.architecture}'",
-            why="Weights belong to one architecture; some variants even have the same names and shapes.",
-            fix=f"Train '{state.architecture}' from it, or give a checkpoint of '{network.architecture}'.",
-            error_id="model.variant",
-        )
-    try:
-        network.load_state_dict(read_average(folder) or read_weights(folder, state.exported))
-    except RuntimeError as error:
-        raise _damaged(folder, error) from error
-
-
-def _is_foundation(source: Path) -> bool:
-    """Whether a path is a folder in the layout of transformers, or a hub id (``OWNER/NAME``, and no such path)."""
-    if source.exists():
-        return (source / "config.json").is_file()
-    return len(source.parts) == 2 and not source.is_absolute() and source.suffix not in (".pth", ".pt", ".safetensors")
 
 
 def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
@@ -341,7 +257,8 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _damaged(folder: Path, error: Exception) -> ModelError:
+def damaged(folder: Path, error: Exception) -> ModelError:
+    """What a checkpoint whose content does not fit its description is told."""
     return ModelError(
         f"The checkpoint '{folder}' cannot be read",
         why=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",

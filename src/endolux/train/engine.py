@@ -22,7 +22,7 @@ from endolux.train.feed import Feed, open_data
 from endolux.train.interruption import interruption
 from endolux.train.learner import Learner
 from endolux.train.log import Listener, Log
-from endolux.train.origins import origins
+from endolux.train.origins import notes_of_start, origins
 from endolux.train.parallel import open_accelerator
 from endolux.train.recipe import Recipe
 from endolux.train.run_folder import check_output, check_same_run, recorded_recipe, write_record
@@ -126,6 +126,7 @@ class _Run:
         self.steps = self.feed.steps
         exported = _exported(self.task)
         check_protocols(recipe.evaluation.protocols, exported)
+        self._notes = notes_of_start(recipe, exported) if self.step == 0 else ()
         self.learner = Learner(self.task, exported, recipe, accelerator, output=output, checkpoint=checkpoint)
         self.learner.statistics_frozen = loop.get("statistics_frozen") is True
         best = cast("Mapping[str, object] | None", loop.get("best"))
@@ -140,6 +141,8 @@ class _Run:
         """Every step that is left."""
         recipe, main = self.recipe, self.accelerator.is_main_process
         self._listener = on_log if main else None
+        for note in self._notes:
+            self._tell({"message": note})
         self.task.begin(self.feed.start(self.output, self.step))
         self.accelerator.wait_for_everyone()
         log = self._begin(on_log) if main else None
@@ -198,7 +201,7 @@ class _Run:
             "held_out": sorted(self.feed.corpus.held_out),
             "origins": [dataclasses.asdict(origin) for origin in origins(self.recipe)],
             "task": dict(self.task.summary()),
-            "notes": list(self.feed.corpus.notes),
+            "notes": [*self.feed.corpus.notes, *self._notes],
         }
         write_record(self.output, self.recipe, facts)
         return Log(self.output, step=self.step, listener=listener)

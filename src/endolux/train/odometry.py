@@ -19,7 +19,9 @@ from endolux.models.odometry import POSE_FILE, Odometer, as_tensor, pose_bytes, 
 from endolux.prep.network_input import network_input, restore
 from endolux.runtime.bundles import CARD, load_bundle, read_file
 from endolux.runtime.card import Preprocessing
+from endolux.runtime.licences import require_commercial
 from endolux.train.checkpoints import State, load_network, newest, read_weights
+from endolux.train.origins import origin_of
 from endolux.train.recipe_video import Intrinsics
 from endolux.train.video_networks import fresh_pose
 from endolux.types import Camera, DepthMap, Frame
@@ -62,13 +64,22 @@ class Station:
     pose: npt.NDArray[np.float64]
 
 
-def open_traveller(source: str | Path) -> Traveller:
+def open_traveller(source: str | Path, *, commercial: bool = False) -> Traveller:
     """Open a run of the task ``video``, one of its checkpoints, or a bundle that carries a pose network.
 
+    Args:
+        source: run, checkpoint, or bundle.
+        commercial: refuse a model whose licence, or that of what it was trained from, does not allow commercial use.
+
     Raises:
-        ModelError: ``model.no-pose`` where there is no pose network; ``model.missing``, ``model.checkpoint``.
+        ModelError: ``model.no-pose`` where there is no pose network; ``model.missing``, ``model.checkpoint``;
+            ``model.licence`` with ``commercial``.
     """
     folder = Path(source)
+    if commercial and folder.exists():
+        origin = origin_of(str(source), role="model")
+        if origin.licence is not None:
+            require_commercial(origin.name, origin.licence)
     if (folder / "state.json").is_file() or (folder.is_dir() and any(folder.glob("step-*/state.json"))):
         return _of_run(folder)
     if not folder.exists() or (folder / CARD).is_file() or folder.name == CARD:

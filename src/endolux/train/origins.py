@@ -12,6 +12,8 @@ from endolux.runtime.bundles import CARD, find_bundle, list_bundles, load_bundle
 from endolux.runtime.licences import inherited_licence, require_commercial
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from endolux.train.recipe import Recipe
 
 RUN = "run.json"
@@ -94,6 +96,29 @@ def read_origins(run: Path) -> tuple[Origin, ...]:
     return tuple(found)
 
 
+def notes_of_start(recipe: Recipe, network: nn.Module) -> tuple[str, ...]:
+    """What a user should know about the weights that a run starts from.
+
+    Args:
+        recipe: of the run.
+        network: the one it exports.
+
+    Example:
+        >>> from endolux.models import create
+        >>> from endolux.train.recipe import load_recipe
+        >>> notes_of_start(load_recipe("leve"), create("leve"))
+        ()
+    """
+    from endolux.models.dpt import DPTNetwork
+
+    if recipe.model.initial is not None or not isinstance(network, DPTNetwork):
+        return ()
+    return (
+        f"'{network.architecture}' starts from random weights, without pretraining: model.initial names no "
+        f"depth-anything-{network.variant}.",
+    )
+
+
 def require_commercial_origins(recipe: Recipe) -> None:
     """Refuse a recipe whose models are not all for commercial use.
 
@@ -114,8 +139,7 @@ def _shape(folder: Path) -> str | None:
     backbone = config.get("backbone_config") if isinstance(config, Mapping) else None
     if not isinstance(backbone, Mapping):
         return None
-    from endolux.models.depth_anything import TAPS
-    from endolux.models.dpt import SIZES
+    from endolux.models.dpt import SIZES, TAPS
 
     width = backbone.get("hidden_size", 768)
     taps = backbone.get("out_indices") or [

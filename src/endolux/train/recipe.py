@@ -91,7 +91,8 @@ class Model(Section):
     Attributes:
         name: for :func:`endolux.models.create`.
         config: its arguments.
-        initial: run or checkpoint whose weights to start from (the averaged ones where there are any); for networks
+        initial: run or checkpoint whose weights to start from (the averaged ones where there are any), or a bundle with
+            ``model.safetensors`` (``repdepth-colon``; folded weights need ``model.config.fused=true``); for networks
             with a transformer also a file or folder of published weights, or a hub id.
         imagenet: published ImageNet weights of the encoder, for networks that can take them.
         adapt: what of a pretrained transformer is trained; its own choice by default, which for most is all.

@@ -85,7 +85,9 @@ class LandmarkAugmentation(Section):
 
     Attributes:
         rotate: probability of a rotation; ``degrees``: the largest.
-        flip: probability of a mirroring, left-right or upside down.
+        flip: probability of a mirroring.
+        mirror: ``either`` is left-right or upside down, picked at random, as in the released code; ``horizontal`` is
+            left-right alone: above the liver lies its silhouette, below it its ridge.
         corners: what comes in from beyond a rotated picture: ``correct`` is background, ``reproduce`` has no class, as
             in the released code.
         effects: more views, light, colours, dirt and codec; None for the published augmentation.
@@ -95,6 +97,7 @@ class LandmarkAugmentation(Section):
     rotate: Share = 0.5
     degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
     flip: Share = 0.5
+    mirror: Literal["either", "horizontal"] = "either"
     corners: Literal["correct", "reproduce"] = "correct"
     effects: EndoscopeAugmentation | None = None
 

@@ -166,7 +166,8 @@ class Semantic(Section):
     Attributes:
         weight: added to the loss; 0 for none.
         kind: what is compared: ``prototypes``, ``cwd`` (channels), ``affinity``, ``moments``, ``image``.
-        teacher_layer: the teacher's map; the third it has (the ninth block of a ViT-S), or the last of fewer.
+        teacher_layer: the teacher's map; the third it has, the last of fewer, or the block three quarters of the way
+            through a transformer (``block9`` of a ViT-S).
         student_layer: the student's map, by the same rule.
         dimensions: that the teacher's features are whitened to.
         prototypes: among them.

@@ -56,10 +56,12 @@ class L1Loss(Section):
     Attributes:
         target: ``depth``: depth over ``max_depth_mm``; ``inverse``: ``min_depth_mm`` over depth. A network with an
             output of its own for one of them (Depth Anything) must be built for the same target and depths.
+            ``disparity``: inverse depth of each picture after both have median 0 and mean absolute deviation 1, which
+            leaves scale and shift open, as Depth Anything is pretrained; a mean over pictures.
         max_depth_mm, min_depth_mm: what the targets are relative to.
     """
 
     kind: Literal["l1"] = "l1"
-    target: Literal["depth", "inverse"] = "depth"
+    target: Literal["depth", "inverse", "disparity"] = "depth"
     max_depth_mm: Positive = 200.0
     min_depth_mm: Positive = 1.0

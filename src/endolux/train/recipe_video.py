@@ -51,14 +51,15 @@ class Pose(Section):
 
     Attributes:
         kind: ``resnet18`` on two pictures (AF-SfMLearner, DARES) or ``convolutions``, seven with stride 2
-            (SfMLearner), about a twelfth of the work.
+            (SfMLearner), about a twelfth of the work; ``correlation``: features compared at every displacement, a
+            thirtieth of the parameters, which learns within some hundred steps.
         unit: what one unit of its translations is, in units of depth; by default 1 for networks whose depth begins
             below 1 (AF-SfMLearner, DARES), the geometric mean of the depth range for others, so that first steps of
             the optimiser move the camera by a reasonable share of the depth.
         rotation: ``reproduce`` divides by the angle plus 1e-7.
     """
 
-    kind: Literal["resnet18", "convolutions"] = "resnet18"
+    kind: Literal["resnet18", "convolutions", "correlation"] = "resnet18"
     unit: Positive | None = None
     rotation: Literal["correct", "reproduce"] = "correct"
 

@@ -64,6 +64,16 @@ def recorded_recipe(output: Path) -> Recipe | None:
     return load_recipe(path) if path.is_file() else None
 
 
+def training_size(run: Path) -> tuple[int, int] | None:
+    """(width, height) of the pictures that a run, or the run of a checkpoint, trains on; None where it is not known.
+
+    Raises:
+        UsageError: the recipe is damaged.
+    """
+    recipe = recorded_recipe(run) or recorded_recipe(run.resolve().parent)
+    return None if recipe is None else recipe.data.size
+
+
 def check_same_run(before: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Refuse to go on with another recipe.
 

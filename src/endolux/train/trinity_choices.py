@@ -46,7 +46,8 @@ def canonical_mode(teacher: Teacher, distillation: Distillation) -> CanonicalMod
             why="What both mean is known up to scale and shift only; which freedom to take out must be stated."
             if mode is None
             else "The logarithm of a disparity with an unknown shift means nothing.",
-            fix="Set distillation.trinity.mode=affine, and distillation.base=labels or video as an anchor.",
+            fix="Set distillation.trinity.mode=affine"
+            + (", and distillation.base=labels or video as an anchor." if distillation.base == "none" else "."),
             error_id="recipe.mode",
         )
     if mode == "affine" and distillation.base == "none":
@@ -69,6 +70,9 @@ def semantic_layer(known: Mapping[str, int], name: str | None, owner: str, *, ta
     """
     if name is None and known:
         names = list(known)
+        if all(part.startswith("block") for part in names):
+            # A transformer is of one size throughout; the third of four stages ends three quarters of the way.
+            return names[max(0, 3 * len(names) // 4 - 1)]
         return names[2] if len(names) >= 3 else names[-1]
     if name in known:
         return str(name)

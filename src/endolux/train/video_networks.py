@@ -10,6 +10,7 @@ from torch import nn
 
 from endolux.errors import ModelError, UsageError
 from endolux.models.pose_convolutions import ConvolutionalPose
+from endolux.models.pose_correlation import CorrelationPose
 from endolux.models.pose_flow import AppearanceFlow, IntrinsicsHead, OpticalFlow, PoseNetwork
 
 if TYPE_CHECKING:
@@ -19,10 +20,16 @@ _HEAD = "intrinsics"
 _FAMILY, _HEAD_FAMILY = "dares", "endodac"
 """Whose names the files of pose and flow networks have, and who publishes a head for intrinsics."""
 
+_POSES: Mapping[str, type[nn.Module]] = {
+    "resnet18": PoseNetwork,
+    "convolutions": ConvolutionalPose,
+    "correlation": CorrelationPose,
+}
+
 
 def fresh_pose(video: Video) -> nn.Module:
     """The network of camera motion that a recipe names."""
-    return PoseNetwork() if video.pose.kind == "resnet18" else ConvolutionalPose()
+    return _POSES[video.pose.kind]()
 
 
 def video_networks(video: Video) -> dict[str, nn.Module]:

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from endolux.errors import UsageError
+from endolux.errors import InputError, UsageError
+from endolux.losses.guidance import edge_loss, prototype_loss
 from endolux.losses.segmentation import NO_CLASS, dice_loss, entropy_loss, inverse_depth_loss, one_hot
 from endolux.metrics.checks import EmptyMaskWarning
 from endolux.metrics.segmentation import SegmentationScores, segmentation_scores
 from endolux.metrics.segmentation_published import assd_as_published, overlap_as_published
 from endolux.metrics.segmentation_summary import summarise_segmentation
 from endolux.models import create_landmarks
+from endolux.models.d2gpland import D2gplandNetwork, Guided
 from endolux.models.landmark_network import LandmarkNetwork
 from endolux.models.landmarks import SrftGaloreNetwork
-from endolux.models.landmarks_light import LandmarksLight
 from endolux.models.parts import parts
 from endolux.train.recipe import LandmarkLoss, Recipe
 from endolux.train.task import Task, Tensors, Update
@@ -80,9 +81,17 @@ class SegmentationTask(Task):
         """The loss and its parts."""
         settings = self._settings
         inverse = tensors["inverse_depth"][:, None]
+        if network.reads_depth:
+            _require_depth(inverse)
+        guided: Guided | None = None
         with self.autocast():
             # Unknown depth is far away to a network that reads it.
-            scores, depth = network.with_inverse_depth(tensors["image"], torch.nan_to_num(inverse))
+            seen = torch.nan_to_num(inverse)
+            if isinstance(network, D2gplandNetwork):
+                guided = network.guided(tensors["image"], seen)
+                scores, depth = guided.scores, None
+            else:
+                scores, depth = network.with_inverse_depth(tensors["image"], seen)
         scores = scores.float()
         target = one_hot(tensors["landmarks"], len(network.classes), scores.shape[2:])
         dice = dice_loss(scores.softmax(dim=1), target)
@@ -93,6 +102,14 @@ class SegmentationTask(Task):
             aside = inverse_depth_loss(depth, inverse)
             total = total + settings.depth * aside
             losses["depth"] = aside.detach()
+        if guided is not None and isinstance(network, D2gplandNetwork):
+            # Weight 1 each, as published.
+            edges = edge_loss(guided.edges.float(), target)
+            apart = prototype_loss(
+                guided.prototypes.float(), guided.depth.float(), target, mode=network.config()["similarity"]
+            )
+            total = total + edges + apart
+            losses |= {"edges": edges.detach(), "prototypes": apart.detach()}
         return {"total": total, **losses}
 
     @override
@@ -154,10 +171,21 @@ class SegmentationTask(Task):
         return self.loss_of(self._network, tensors)
 
 
+def _require_depth(inverse: Tensor) -> None:
+    if bool(torch.isfinite(inverse).flatten(1).any(dim=1).all()):
+        return
+    raise InputError(
+        "A picture has no depth, and the network reads it",
+        why="Without it the network would learn from an empty map.",
+        fix="Put monocular depth beside it (depth_AdelaiDepth/NAME.png in L3D), or train a network that reads none.",
+        error_id="train.no-depth",
+    )
+
+
 def _predicted(task: SegmentationTask, network: LandmarkNetwork, tensors: Tensors) -> np.ndarray:
     image = tensors["image"]
     with task.autocast():
-        if isinstance(network, LandmarksLight) and network.depth == "input":
+        if network.reads_depth:
             inverse = torch.nan_to_num(tensors["inverse_depth"][:, None])
             scores = network.with_inverse_depth(image, inverse)[0]
             scores = nn.functional.interpolate(scores.float(), image.shape[2:], mode="bilinear", align_corners=False)
@@ -178,50 +206,31 @@ def build_landmarks(recipe: Recipe) -> LandmarkNetwork:
         UsageError: unknown architecture or arguments; ``recipe.segmentation`` for encoders that it does not have.
         ModelError: ``model.checkpoint``, ``model.variant``, ``teacher.*`` where weights cannot be had or do not fit.
     """
-    from endolux.train.checkpoints import load_landmarks_into
+    from endolux.train.initial_encoders import load_encoders
+    from endolux.train.initial_weights import load_landmarks_into
 
     name, settings = recipe.model.name, recipe.segmentation
     if name not in parts() or recipe.model.adapt is not None or recipe.model.imagenet is not None:
         raise UsageError(
             f"The task 'segmentation' with the network '{name}'"
             + (" and model.adapt or model.imagenet" if name in parts() else ""),
-            why="It trains networks of landmarks: landmarks-light and srft-galore.",
+            why="It trains networks of landmarks: landmarks-light, srft-galore and d2gpland.",
             fix="Set model.name to one of them; what is trained stands in model.config.encoders.",
             error_id="recipe.segmentation",
         )
     network = create_landmarks(name, **recipe.model.config)
     if settings is not None and (settings.image_encoder or settings.depth_encoder):
-        if not isinstance(network, SrftGaloreNetwork):
+        if isinstance(network, D2gplandNetwork):
+            network.load_encoders(settings.image_encoder, settings.depth_encoder)
+        elif not isinstance(network, SrftGaloreNetwork):
             raise UsageError(
                 f"Pretrained encoders for '{name}'",
-                why="Only srft-galore is made of SAM 2 and Depth Anything.",
+                why="Only srft-galore and d2gpland are made of pretrained encoders.",
                 fix="Leave the section 'segmentation' out.",
                 error_id="recipe.segmentation",
             )
-        load_encoders(network, settings.image_encoder, settings.depth_encoder)
+        else:
+            load_encoders(network, settings.image_encoder, settings.depth_encoder)
     if recipe.model.initial is not None:
         load_landmarks_into(network, recipe.model.initial)
     return network
-
-
-def load_encoders(network: SrftGaloreNetwork, image: str | None, depth: str | None) -> None:
-    """Copy pretrained encoders: SAM 2.1 and Depth Anything, folders in the layout of transformers or hub ids.
-
-    Raises:
-        ModelError: ``model.variant``, ``teacher.*``.
-        UsageError: ``recipe.segmentation`` for a depth encoder that the network does not have.
-    """
-    from endolux.models.hiera import read_sam2
-    from endolux.models.transplant import read_transformers
-
-    if image:
-        network.image_encoder.load_pretrained(read_sam2(image))
-    if depth:
-        if network.depth_encoder is None:
-            raise UsageError(
-                "segmentation.depth_encoder is set, and the network has no depth branch",
-                why="model.config.depth is false.",
-                fix="Set segmentation.depth_encoder to null.",
-                error_id="recipe.segmentation",
-            )
-        network.depth_encoder.load_pretrained(read_transformers(depth))

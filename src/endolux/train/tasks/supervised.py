@@ -13,8 +13,10 @@ from endolux.errors import UsageError
 from endolux.losses import LossWeights, depth_loss
 from endolux.losses.l1 import l1_loss
 from endolux.losses.leve import student_loss
+from endolux.losses.segmentation import inverse_depth_loss
 from endolux.models import DepthNetwork, create
 from endolux.models.depth_anything import DepthAnything
+from endolux.models.fresh_decoder import start_afresh
 from endolux.models.parts import Part
 from endolux.models.ratio import RatioNetwork, to_ratio
 from endolux.train.recipe import L1Loss, LandmarkLoss, LeveLoss, LogDepthLoss, Recipe
@@ -91,6 +93,10 @@ class SupervisedTask(Task):
             output = network(image) if own else network.depth(image)
         known = torch.isfinite(depth) & (depth > 0)
         safe = torch.where(known, depth, 1.0)
+        if settings.target == "disparity":
+            disparity = output.float() if own else 1.0 / output.float()
+            value = inverse_depth_loss(disparity, torch.where(known, 1.0 / safe, torch.nan))
+            return {"total": value, "disparity": value.detach()}
         inverse = settings.target == "inverse"
         target = settings.min_depth_mm / safe if inverse else safe / settings.max_depth_mm
         output = output.float()
@@ -123,7 +129,7 @@ def ratio_loss(network: nn.Module, output: Tensor, depth: Tensor, settings: Leve
 
 def loss_weight(depth: Tensor, settings: LogDepthLoss | LeveLoss | L1Loss) -> Tensor:
     """What the mean of a loss runs over: images with any known depth, all where nothing is masked, or pixels of L1."""
-    if isinstance(settings, L1Loss):
+    if isinstance(settings, L1Loss) and settings.target != "disparity":
         return (torch.isfinite(depth) & (depth > 0)).sum().float()
     if isinstance(settings, LeveLoss) and not settings.mask:
         return depth.new_tensor(float(len(depth)))
@@ -137,7 +143,7 @@ def build_network(recipe: Recipe) -> DepthNetwork:
         UsageError: unknown architecture or arguments; ``recipe.initial`` for both kinds of initial weights at once.
         ModelError: ``model.checkpoint``, ``model.variant`` where the weights belong to another network.
     """
-    from endolux.train.checkpoints import load_weights_into
+    from endolux.train.initial_weights import load_weights_into
 
     network = create(recipe.model.name, **_config(recipe))
     if isinstance(network, Part):
@@ -160,6 +166,8 @@ def build_network(recipe: Recipe) -> DepthNetwork:
         load_imagenet_encoder(network, recipe.model.imagenet)
     if recipe.model.initial is not None:
         load_weights_into(network, recipe.model.initial)
+    elif isinstance(network, DepthAnything):
+        start_afresh(network)
     return network
 
 
@@ -194,14 +202,16 @@ def _check_target(network: DepthNetwork, loss: LogDepthLoss | LeveLoss | L1Loss)
     """Refuse a loss of depth for a network of disparity, and another target than the network was built for."""
     if not isinstance(network, DepthAnything):
         return
-    if network.output == "disparity":
+    relative = isinstance(loss, L1Loss) and loss.target == "disparity"
+    if network.output == "disparity" and not relative:
         raise UsageError(
             f"The loss '{loss.kind}' with '{network.architecture}', whose output is disparity",
             why="It is known up to scale and shift only, and has no depth to compare.",
-            fix="Use model.config.output=depth with loss.target=depth (or inverse for both).",
+            fix="Use model.config.output=depth with loss.target=depth (or inverse for both), or loss.kind=l1 with "
+            "loss.target=disparity.",
             error_id="recipe.loss",
         )
-    if not isinstance(loss, L1Loss) or network.output == "metric":
+    if not isinstance(loss, L1Loss) or relative or network.output == "metric":
         return
     mine = (network.output, network.max_depth_mm, network.min_depth_mm)
     wanted = (loss.target, loss.max_depth_mm, loss.min_depth_mm)
