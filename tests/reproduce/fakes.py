@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from endolux.reproduce.grid import METRICS, Grid
-from endolux.reproduce.plan import Data, Job, ScoredSet
+from endolux.reproduce.job import Data, Job, ScoredSet
 from endolux.reproduce.results import RunFailure, RunResult, Score, write_failure, write_result
 from endolux.reproduce.timing import Cost
 

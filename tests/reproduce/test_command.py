@@ -14,7 +14,7 @@ from endolux.reproduce import command
 from endolux.reproduce.command import Options, reproduce
 from endolux.reproduce.data import parse_paths
 from endolux.reproduce.grid import Grid, load_grid
-from endolux.reproduce.plan import Job
+from endolux.reproduce.job import Job
 from endolux.reproduce.report import document, markdown
 
 COSTS = {"leve": cost(0.3, 0.31, 0.29), "leve-5x5-5x5": cost(0.6, 0.63, 0.55)}

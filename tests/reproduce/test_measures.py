@@ -12,6 +12,7 @@ import pytest
 
 from endolux.datasets import open_dataset
 from endolux.errors import InputError
+from endolux.reproduce.job import Job, ScoredSet
 from endolux.reproduce.measures import (
     SHAPE,
     depth_measures,
@@ -21,7 +22,6 @@ from endolux.reproduce.measures import (
     shape_measures,
 )
 from endolux.reproduce.metric_names import METRICS, comparable, gain_sign
-from endolux.reproduce.plan import Job, ScoredSet
 from endolux.reproduce.real_frames import FOLDERS, SETS, present, read_rgb, set_sha256
 from endolux.reproduce.worker import Trained, run
 from endolux.types import DepthKind, DepthMap, Frame

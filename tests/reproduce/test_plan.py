@@ -11,7 +11,8 @@ from fakes import data
 
 from endolux.errors import InputError, UsageError
 from endolux.reproduce.grid import Grid, load_grid
-from endolux.reproduce.plan import claim_output, plan_jobs, read_job, write_job
+from endolux.reproduce.output_folder import claim_output, read_job, write_job
+from endolux.reproduce.plan import plan_jobs
 
 
 def plan(grid: Grid, tmp_path: Path, scale: str = "desk", **named):
@@ -143,7 +144,7 @@ def test_the_job_file_is_plain_json(grid: Grid, tmp_path: Path):
     document = json.loads(write_job(plan(grid, tmp_path)[2]).read_text())
     assert document["row"] == "taught"
     wanted = {"role": "home", "reader": "folder", "path": str(tmp_path / "home"), "protocol": "phantom"}
-    assert document["tests"][0] == {**wanted, "shape": False, "scene_frames": 0}
+    assert document["tests"][0] == {**wanted, "shape": False, "scene_frames": 0, "sequence": ""}
 
 
 def test_rendered_pictures_are_trained_on_at_their_own_size(tmp_path: Path):

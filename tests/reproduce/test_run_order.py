@@ -10,7 +10,8 @@ from fakes import Clock, FakeRuns, data
 
 from endolux.errors import UsageError
 from endolux.reproduce.grid import Grid
-from endolux.reproduce.plan import Job, plan_jobs
+from endolux.reproduce.job import Job
+from endolux.reproduce.plan import plan_jobs
 from endolux.reproduce.results import FAILURE_FILE, RESULT_FILE, read_failure, read_result
 from endolux.reproduce.schedule import Outcome, Process, run_jobs
 

@@ -13,7 +13,7 @@ from endolux.errors import InputError, UsageError
 from endolux.reproduce import command
 from endolux.reproduce.command import Options, reproduce
 from endolux.reproduce.grid import Grid
-from endolux.reproduce.plan import Job
+from endolux.reproduce.job import Job
 from endolux.reproduce.report import document, markdown
 from endolux.reproduce.results import write_result
 
@@ -111,13 +111,29 @@ def test_longer_trainings_are_expected_to_take_longer(school):
     assert set(found.missing) == {"master-seed0", "pupil-seed0", "friend-seed0"}
 
 
-def test_another_teacher_takes_the_place_of_the_row(school):
-    found = school(teacher="repdepth-colon", seeds=(0,))
-    assert {row for row, _ in found.runs} == {"labels", "pupil", "friend"}
-    assert "gap" not in {judged.claim.id for judged in found.verdicts()}
+def test_another_teacher_is_scored_in_the_place_of_the_row(school):
+    runs = SceneRuns(Clock())
+    found = school(teacher="repdepth-colon", seeds=(0, 1), runs=runs)
+    assert {row for row, _ in found.runs} == {"master", "labels", "pupil", "friend"}
+    assert runs.begun.count("master-seed0") == 1
+    assert "master-seed1" not in runs.begun
+    assert {judged.claim.id: judged.verdict.value for judged in found.verdicts()} == {"gap": "held", "leak": "held"}
+    (table,) = document(found)["tables"]
+    assert [row["row"] for row in table["rows"]] == ["labels", "pupil", "friend", "master"]
     text = markdown(found)
-    assert "the row master and its claims: --teacher repdepth-colon taught instead" in text
+    assert "- master: `repdepth-colon`, scored as it is." in text
+    assert "its claims" not in text
     assert "--teacher repdepth-colon" in text.split("## Rerun")[1]
+
+
+def test_another_teacher_is_not_timed_as_the_row_it_stands_for(school, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(
+        command, "measure_costs", lambda _grid, rows, *_a, **_k: asked.extend(r.architecture for r in rows) or COSTS
+    )
+    school(teacher="repdepth-colon", seeds=(0,))
+    assert "litenet-l" not in asked
+    school(rows=("master",), seeds=(0,), teacher="repdepth-colon")
 
 
 def test_real_data_is_looked_at_first_and_part_of_the_identity(school, tmp_path: Path):

@@ -10,7 +10,9 @@ from fakes import TAUGHT, Clock, FakeRuns, taught_data, taught_grid
 from pydantic import ValidationError
 
 from endolux.reproduce.grid import Grid, choose_rows, load_grid
-from endolux.reproduce.plan import Job, plan_jobs, read_job, write_job
+from endolux.reproduce.job import Job
+from endolux.reproduce.output_folder import read_job, write_job
+from endolux.reproduce.plan import plan_jobs
 from endolux.reproduce.results import read_failure
 from endolux.reproduce.schedule import Outcome, run_jobs
 from endolux.train.recipe import load_recipe

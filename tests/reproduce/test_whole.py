@@ -14,7 +14,7 @@ from endolux.errors import MissingExtraError
 from endolux.reproduce.command import Options, reproduce
 from endolux.reproduce.data import phantom_data
 from endolux.reproduce.grid import load_grid
-from endolux.reproduce.plan import Job, ScoredSet
+from endolux.reproduce.job import Job, ScoredSet
 from endolux.reproduce.results import RunResult
 from endolux.reproduce.timing import Cost, count_macs, measure, measured_once
 from endolux.reproduce.worker import Trained, main, phantom_protocol, run

@@ -18,20 +18,23 @@ from endolux.errors import InputError, UsageError, missing_extra
 from endolux.evaluate.provenance import versions
 from endolux.io.paths import printable
 from endolux.io.tables import write_bytes_atomic, write_json_atomic
+from endolux.reproduce.costs import TimeNetworks, measure_costs, relative_costs
 from endolux.reproduce.data import open_published, parse_paths, phantom_data
-from endolux.reproduce.grid import Grid, Row, Scale, choose_rows, load_grid
-from endolux.reproduce.plan import Data, Job, claim_output, plan_jobs
+from endolux.reproduce.grid import Grid, Scale, choose_rows, load_grid
+from endolux.reproduce.job import Data, Job
+from endolux.reproduce.output_folder import claim_output
+from endolux.reproduce.plan import plan_jobs
 from endolux.reproduce.real_frames import present
 from endolux.reproduce.report import Reproduction, document, markdown, missing_jobs
 from endolux.reproduce.results import RunFailure, RunResult, read_failure, read_result
 from endolux.reproduce.schedule import Process, Start, run_jobs
-from endolux.reproduce.timing import Cost, measured_once, timing_threads
+from endolux.reproduce.timing import timing_threads
+from endolux.reproduce.weights import parse_weights
 
 RESULTS_FILE, TABLES_FILE = "results.json", "tables.md"
 _NEEDED = ("torch", "accelerate", "safetensors")
 _REPORT_S = 15.0
 Say = Callable[[str], None]
-TimeNetworks = Callable[[Path, Sequence[str]], dict[str, Cost]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class Options:
         rows: names of rows, none for all of the scale.
         changes: ``key.path=value`` on top of every recipe; the figures are then those of another experiment.
         real_data: folder with the loose real frames of :mod:`endolux.reproduce.real_frames`, for zero-shot tables.
+        weights: ``KEY=MODEL``, see :func:`endolux.reproduce.weights.parse_weights`.
     """
 
     scale: str = "desk"
@@ -63,6 +67,7 @@ class Options:
     rows: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     real_data: Path | None = None
+    weights: tuple[str, ...] = ()
 
 
 def reproduce(
@@ -101,9 +106,14 @@ def reproduce(
     seeds = _seeds(options.seeds if options.seeds is not None else scale.seeds)
     rows = choose_rows(grid, options.scale, options.rows)
     paths = parse_paths(options.data, grid, scale)
+    weights = parse_weights(options.weights, rows)
     teacher = options.teacher or scale.teacher
-    if options.teacher and grid.teacher is not None:
-        rows = tuple(row for row in rows if not row.teacher)
+    if options.teacher:
+        # Who teaches from outside is no run of this grid, and has figures all the same.
+        rows = tuple(
+            row.model_copy(update={"model": options.teacher, "recipe": "", "architecture": ""}) if row.teacher else row
+            for row in rows
+        )
     _check_real_data(grid, options.real_data)
     for name, path in _encoders(options).items():
         if not path.is_file():
@@ -127,6 +137,7 @@ def reproduce(
             **{name: path.name for name, path in _encoders(options).items()},
             "data": cast("JsonValue", scale.phantom.identity()) if scale.phantom is not None else _sha256(published),
             **({"real_data": _real_sets(options)} if _scores_real(grid) else {}),
+            **({"weights": {key: Path(model).name for key, model in weights.items()}} if weights else {}),
         },
     )
     data = published or phantom_data(
@@ -146,18 +157,17 @@ def reproduce(
         output=output.resolve(),
         teacher=teacher,
         **{name: path.resolve() for name, path in _encoders(options).items()},
+        pretrained=weights,
         changes=options.changes,
     )
-    costs = _time(rows, scale, output, say=say, time_networks=time_networks)
+    costs = measure_costs(grid, rows, scale, output, say=say, time_networks=time_networks)
     minutes = options.minutes if options.minutes is not None else scale.minutes
     spent = time.monotonic() - began
     outcome = run_jobs(
         jobs,
         slots=slots,
         seconds=None if minutes is None else minutes * 60.0 - spent - _REPORT_S,
-        weights={
-            row.name: costs[row.architecture].macs * _pictures(row, jobs, shared=grid.teacher is None) for row in rows
-        },
+        weights=relative_costs(rows, jobs, costs),
         start=start,
         on_change=say,
     )
@@ -176,22 +186,12 @@ def reproduce(
         missing=missing_jobs(jobs, runs, failures),
         left_out=_left_out(grid, scale, data, options),
         provenance=_provenance(output, slots=slots, threads=scale.threads, seconds=time.monotonic() - began)
+        | ({"weights": ", ".join(f"{key}={Path(model).name}" for key, model in weights.items())} if weights else {})
         | {"finished before this call": len(outcome.kept)},
     )
     write_json_atomic(output / RESULTS_FILE, document(found))
     write_bytes_atomic(output / TABLES_FILE, markdown(found).encode())
     return found
-
-
-def _pictures(row: Row, jobs: Sequence[Job], *, shared: bool) -> int:
-    """Pictures that a run of a row sees, as a weight; 1 where all rows see as many."""
-    job = None if shared else next((job for job in jobs if job.row == row.name), None)
-    if job is None:
-        return 1
-    from endolux.train.recipe import load_recipe
-
-    recipe = load_recipe(job.recipe, job.overrides)
-    return (recipe.steps or recipe.epochs or 1) * recipe.batch
 
 
 def _check_real_data(grid: Grid, folder: Path | None) -> None:
@@ -226,21 +226,7 @@ def _left_out(grid: Grid, scale: Scale, data: Data, options: Options) -> tuple[s
     further = [role for role in scale.readers if scale.phantom is not None and role not in data.titles]
     if further:
         lines.append(f"tables of {', '.join(further)}: no --data ROLE=PATH was given")
-    if options.teacher and grid.teacher is not None:
-        lines.append(f"the row {grid.teacher.name} and its claims: --teacher {options.teacher} taught instead")
     return tuple(lines)
-
-
-def _time(
-    rows: Sequence[Row], scale: Scale, output: Path, *, say: Say, time_networks: TimeNetworks | None
-) -> dict[str, Cost]:
-    architectures = list(dict.fromkeys(row.architecture for row in rows))
-    if time_networks is not None:
-        return time_networks(output, architectures)
-    timing = scale.timing
-    return measured_once(
-        output, architectures, width=timing.width, height=timing.height, rounds=timing.rounds, on_progress=say
-    )
 
 
 def _collect(jobs: Sequence[Job]) -> tuple[dict[tuple[str, int], RunResult], tuple[RunFailure, ...]]:

@@ -17,23 +17,26 @@ from endolux.datasets import open_dataset
 from endolux.errors import UsageError, missing_extra
 from endolux.evaluate.hashes import write_hashes
 from endolux.io.paths import printable
+from endolux.reproduce.clips import clip_settings, render_moving
 from endolux.reproduce.grid import Clips, Frames, Grid, Phantom, Published, Scale, Scoring
-from endolux.reproduce.plan import (
+from endolux.reproduce.job import (
     CLIP_PROTOCOL,
     PHANTOM_PROTOCOL,
     REAL_PROTOCOL,
+    RELATIVE_PROTOCOL,
     SCALED,
     SCALED_PROTOCOL,
     SHAPE_PROTOCOL,
+    VIDEO_PROTOCOL,
     Data,
     ScoredSet,
     sha256_of,
 )
+from endolux.reproduce.landmark_sets import render_livers
 from endolux.reproduce.real_frames import present, set_sha256
 
 if TYPE_CHECKING:
     from endolux.phantom.presets import StreamSettings
-    from endolux.phantom.world import PhantomSettings
 
 _SHARD_SCENES = 8
 Say = Callable[[str], None]
@@ -76,11 +79,11 @@ def phantom_data(
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "embreex", "phantom") from error
     from endolux.phantom.layouts.folder import FolderLayout
-    from endolux.phantom.presets import StreamSettings
     from endolux.phantom.write import write_folder, write_layout, write_shards
 
     folder.mkdir(parents=True, exist_ok=True)
     trained = sum(frames.frames for frames in phantom.training_sets.values())
+    trained += sum(liver.frames for liver in phantom.liver.values())
     say(f"phantom data: {trained} training and {_tested(phantom)} test frames")
     for name, frames in phantom.training_sets.items():
         write_shards(
@@ -95,13 +98,10 @@ def phantom_data(
         if scoring == "leve":
             jobs = [pool.submit(write_folder, settings, folder / name) for name, settings in stills.items()]
         else:
-            moving = {name: _clip_settings(phantom, clips) for name, clips in phantom.clips.items() if name in missing}
+            moving = {name: clip_settings(phantom, clips) for name, clips in phantom.clips.items() if name in missing}
             bare = FolderLayout(outputs=())
             jobs = [
-                pool.submit(write_layout, settings, folder / name, bare)
-                for name, settings in (
-                    {n: StreamSettings(**s.model_dump()) for n, s in stills.items()} | moving
-                ).items()
+                pool.submit(write_layout, settings, folder / name, bare) for name, settings in (stills | moving).items()
             ]
         for job in jobs:
             job.result()
@@ -112,7 +112,11 @@ def phantom_data(
     }
     titles = {role: frames.title for role, frames in sets.items() if role in phantom.roles}
     tests = [*_rendered_tests(phantom, folder, scoring)]
-    for more in (_real_tests(real, say), _further_tests(scale, paths or {}, say)):
+    livers = render_livers(phantom, folder, workers=workers)
+    moving_sets = render_moving(phantom, folder, workers=workers)
+    digests |= moving_sets.digests
+    facts |= moving_sets.facts
+    for more in (livers, _real_tests(real, say), _further_tests(scale, paths or {}, say)):
         tests += more.tests
         digests |= more.digests
         facts |= more.facts
@@ -123,7 +127,11 @@ def phantom_data(
         titles=titles,
         sha256=sha256_of(digests),
         facts={"kind": "phantom", "width": phantom.width, "height": phantom.height, "sets": facts},
-        more_sources={name: (str(folder / name),) for name in phantom.more},
+        more_sources={
+            **{name: (str(folder / name),) for name in phantom.more},
+            **moving_sets.sources,
+            **livers.sources,
+        },
     )
 
 
@@ -135,12 +143,13 @@ def _rendered_tests(phantom: Phantom, folder: Path, scoring: Scoring) -> Iterato
             # rest.
             yield ScoredSet(role=f"{role}{SCALED}", reader="folder", path=folder / role, protocol=SCALED_PROTOCOL)
         else:
+            shape = scoring != "relative"
             yield ScoredSet(
                 role=role,
                 reader="folder",
                 path=folder / role,
-                protocol=SHAPE_PROTOCOL,
-                shape=True,
+                protocol=SHAPE_PROTOCOL if shape else RELATIVE_PROTOCOL,
+                shape=shape,
                 scene_frames=frames.views_per_scene,
             )
     for role, clips in phantom.clips.items():
@@ -148,7 +157,7 @@ def _rendered_tests(phantom: Phantom, folder: Path, scoring: Scoring) -> Iterato
             role=role,
             reader="folder",
             path=folder / role,
-            protocol=CLIP_PROTOCOL,
+            protocol=VIDEO_PROTOCOL if scoring == "video" else CLIP_PROTOCOL,
             scene_frames=clips.frames_per_clip,
         )
 
@@ -199,11 +208,14 @@ def open_published(grid: Grid, scale: Scale, paths: Mapping[str, Path], *, say: 
     """
     domain = scale.readers[grid.domain]
     if grid.domain not in paths:
+        known = "" if domain.train_frames is None else f" ({domain.train_frames} images)"
         raise UsageError(
             f"Where is {domain.title}?",
-            why=f"This scale trains on it ({domain.train_frames} images), and it cannot be downloaded from here.",
+            why=f"This scale trains on it{known}, and it cannot be downloaded from here.",
             fix="Name its folder or zip archive: --data PATH, and others as --data "
-            + " ".join(f"{role}=PATH" for role in scale.readers if role != grid.domain)
+            + " ".join(
+                dict.fromkeys(f"{p.part_of or role}=PATH" for role, p in scale.readers.items() if role != grid.domain)
+            )
             + ".",
             error_id="reproduce.data",
         )
@@ -230,28 +242,34 @@ def parse_paths(texts: Sequence[str], grid: Grid, scale: Scale) -> dict[str, Pat
             scale that renders its own.
     """
     paths: dict[str, Path] = {}
+    roles: dict[str, list[str]] = {}
+    for role, published in scale.readers.items():
+        roles.setdefault(published.part_of or role, []).append(role)
     for text in texts:
         role, equals, rest = text.partition("=")
-        if not equals or (role not in scale.readers and Path(text).exists()):
+        if not equals or (role not in roles and Path(text).exists()):
             role, rest = grid.domain, text
-        if role not in scale.readers:
-            near = difflib.get_close_matches(role, scale.readers, n=1)
+        if role not in roles:
+            near = difflib.get_close_matches(role, roles, n=1)
             raise _data(
                 f"'{printable(text)}' is not used",
-                f"This scale takes: {', '.join(scale.readers)}."
-                if scale.readers
-                else "This scale renders its own data.",
+                f"This scale takes: {', '.join(roles)}." if scale.readers else "This scale renders its own data.",
                 f"Did you mean '{near[0]}={rest}'?" if near else "Leave it out.",
             )
-        if role in paths:
+        if roles[role][0] in paths:
             raise _data(f"Two folders for '{role}'", "Each set lies in one place.", "Give one of them.")
-        paths[role] = Path(rest)
+        paths |= dict.fromkeys(roles[role], Path(rest))
     return paths
 
 
 def _test(role: str, published: Published, path: Path) -> ScoredSet:
     return ScoredSet(
-        role=role, reader=published.reader, path=path.resolve(), protocol=published.protocol, shape=published.shape
+        role=role,
+        reader=published.reader,
+        path=path.resolve(),
+        protocol=published.protocol,
+        shape=published.shape,
+        sequence=published.sequence,
     )
 
 
@@ -264,43 +282,25 @@ def _listing(reader: str, path: Path) -> tuple[str, int]:
     return digest.hexdigest(), len(dataset.keys())
 
 
-def _settings(phantom: Phantom, frames: Frames) -> PhantomSettings:
-    from endolux.phantom.world import PhantomSettings
+def _settings(phantom: Phantom, frames: Frames) -> StreamSettings:
+    from endolux.phantom.presets import StreamSettings
 
-    return PhantomSettings(
+    return StreamSettings(
         anatomies=dict.fromkeys(frames.anatomies, 1.0),
         frames=frames.frames,
         width=phantom.width,
         height=phantom.height,
         views_per_scene=frames.views_per_scene,
         seed=frames.seed,
+        split=frames.split,
         even_light=phantom.even_light,
         rich_texture=phantom.rich_texture,
-    )
-
-
-def _clip_settings(phantom: Phantom, clips: Clips) -> StreamSettings:
-    from endolux.phantom.motion import Motion
-    from endolux.phantom.presets import StreamSettings
-
-    return StreamSettings(
-        anatomies=dict.fromkeys(clips.anatomies, 1.0),
-        frames=clips.clips * clips.frames_per_clip,
-        sequence_frames=clips.frames_per_clip,
-        motion=Motion(clips.motion),
-        width=phantom.width,
-        height=phantom.height,
-        seed=clips.seed,
-        even_light=phantom.even_light,
-        rich_texture=phantom.rich_texture,
-        # The scene must not move: what is held does, and so does smoke.
-        held=0.0,
-        smoke=0.0,
     )
 
 
 def _tested(phantom: Phantom) -> int:
     stills = sum(frames.frames for frames in phantom.sets.values())
+    stills += sum(liver.frames for liver in phantom.liver_sets.values())
     return stills + sum(clips.clips * clips.frames_per_clip for clips in phantom.clips.values())
 
 

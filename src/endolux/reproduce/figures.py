@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from endolux.metrics.statistics import student_interval
-from endolux.reproduce.grid import Claim, Grid
+from endolux.reproduce.grid import Claim, Grid, Row
 from endolux.reproduce.metric_names import comparable, gain_sign
 from endolux.reproduce.results import RunResult
 from endolux.reproduce.timing import Cost
@@ -125,13 +125,12 @@ def judge(
     """
     margin = math.nan
     if claim.kind == "faster":
-        first = costs.get(grid.row(claim.row).architecture)
-        second = costs.get(grid.row(claim.than).architecture)
+        first, second = (cost_of(costs, grid.row(name)) for name in (claim.row, claim.than))
         ratios = (
             []
             if first is None or second is None
             # Rounds are interleaved, so the n-th times of two networks were taken under the same load.
-            else [math.log(b / a) for a, b in zip(first.legacy_s, second.legacy_s, strict=False)]
+            else [math.log(b / a) for a, b in zip(first.times(claim.metric), second.times(claim.metric), strict=False)]
         )
         gain = estimate(ratios)
     else:
@@ -149,6 +148,11 @@ def judge(
     if claim.kind == "closes" and gain.count:
         reason = f"{_closed(claim, runs, claim.role + ending):.0%} of the distance; {reason}"
     return Judged(claim=claim, gain=gain, margin=margin, verdict=verdict, reason=reason)
+
+
+def cost_of(costs: Mapping[str, Cost], row: Row) -> Cost | None:
+    """What a row costs: its own, where rows of one architecture differ in how they are trained."""
+    return costs.get(row.name) or costs.get(row.architecture)
 
 
 def _gain(claim: Claim, runs: Runs, role: str, over: Literal["seeds", "scenes"]) -> Estimate:

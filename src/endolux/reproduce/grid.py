@@ -12,20 +12,18 @@ from pydantic import Field, model_validator
 
 from endolux.errors import UsageError
 from endolux.reproduce import metric_names
+from endolux.reproduce.grid_phantom import Clips, Frames, Phantom
 from endolux.reproduce.grid_sections import (
     Claim,
-    Clips,
-    Frames,
-    Phantom,
     Published,
     Role,
     Row,
     Scale,
     Scoring,
-    Section,
     Table,
     Timing,
 )
+from endolux.reproduce.section import Section
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -102,7 +100,7 @@ class Grid(Section):
                 metrics.add(claim.metric)
         for scale in self.scales.values():
             roles |= scale.roles
-            used |= set(scale.row_overrides)
+            used |= {*scale.row_overrides, *scale.models}
         if used - rows or roles - set(self.roles) or metrics - set(metric_names.METRICS):
             unknown = sorted(metrics - set(metric_names.METRICS))
             raise ValueError(
@@ -117,11 +115,27 @@ class Grid(Section):
         for name, scale in self.scales.items():
             if any(row.learns for row in self.rows_of(name)) and not (teachers or scale.teacher):
                 raise ValueError(f"scale {name}: nobody teaches")
-            sets = scale.phantom.training_sets if scale.phantom is not None else {"train": None}
-            unknown = {row.data for row in self.rows_of(name)} - set(sets)
+            sets = (
+                {*scale.phantom.training_sets, *scale.phantom.moving, *scale.phantom.liver}
+                if scale.phantom is not None
+                else {"train"}
+            )
+            unknown = {row.data for row in self.rows_of(name)} - sets
             if unknown:
                 raise ValueError(f"scale {name}: no training set {sorted(unknown)}")
+            known: set[str] = set()
+            for row in self.rows_of(name):
+                if lacking := sorted(row.begins_from - known):
+                    raise ValueError(
+                        f"scale {name}: '{row.name}' starts from '{lacking[0]}', which is no prior above it"
+                    )
+                if row.prior and row.learns and not (teachers and teachers[0] in {r.name for r in self._above(row)}):
+                    raise ValueError(f"the prior '{row.name}' learns from a teacher that is not above it")
+                known |= {row.name} if row.prior else set()
         return self
+
+    def _above(self, row: Row) -> tuple[Row, ...]:
+        return self.rows[: [other.name for other in self.rows].index(row.name)]
 
     @property
     def teacher(self) -> Row | None:
@@ -140,16 +154,32 @@ class Grid(Section):
 
     def rows_of(self, scale: str) -> tuple[Row, ...]:
         """Rows that belong to a scale, in order."""
+        found = [row for row in self.rows if not row.scales or scale in row.scales]
+        names = {row.name for row in found}
         other = self.scales[scale].architectures if scale in self.scales else {}
+        rendered = scale in self.scales and self.scales[scale].phantom is not None
         return tuple(
-            row.model_copy(update={"architecture": other.get(row.architecture, row.architecture)})
-            for row in self.rows
-            if not row.scales or scale in row.scales
+            row.model_copy(
+                update={
+                    "architecture": other.get(row.architecture, row.architecture),
+                    # Published data have one training set, and priors that a scale lacks are weights from elsewhere.
+                    "data": row.data if rendered else "train",
+                    "starts": {key: start if start in names else "" for key, start in row.starts.items()},
+                }
+                | _not_trained(self.scales[scale].models.get(row.name) if scale in self.scales else None)
+            )
+            for row in found
         )
 
 
+def _not_trained(model: str | None) -> dict[str, str]:
+    return {} if model is None else {"model": model, "recipe": "", "architecture": ""}
+
+
 def choose_rows(grid: Grid, scale: str, names: Sequence[str]) -> tuple[Row, ...]:
-    """The rows of those names, all rows of the scale for none; in the grid's order. Who teaches comes along.
+    """The rows of those names, all rows of the scale for none; in the grid's order. What they need comes along.
+
+    That is who teaches them, and what they start from.
 
     Raises:
         UsageError: ``reproduce.row`` with the nearest name.
@@ -158,8 +188,13 @@ def choose_rows(grid: Grid, scale: str, names: Sequence[str]) -> tuple[Row, ...]
     for name in names:
         if name not in {row.name for row in rows}:
             raise _unknown("row", name, [row.name for row in rows], f"at scale '{scale}'")
-    taught = any(row.learns for row in rows if row.name in names)
-    return tuple(row for row in rows if not names or row.name in names or (row.teacher and taught))
+    wanted = {row.name for row in rows} if not names else set(names)
+    # A row stands below what it starts from, and what is taught may be the start of another.
+    for _ in rows:
+        wanted |= {start for row in rows if row.name in wanted for start in row.begins_from}
+        if any(row.learns for row in rows if row.name in wanted):
+            wanted |= {row.name for row in rows if row.teacher}
+    return tuple(row for row in rows if row.name in wanted)
 
 
 def systems() -> tuple[str, ...]:

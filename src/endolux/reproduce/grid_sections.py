@@ -1,20 +1,17 @@
-"""The parts of a grid: rows, frames, scales, tables and claims, checked to the last key."""
+"""The parts of a grid: rows, scales, tables and claims, checked to the last key."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Scoring = Literal["leve", "shape"]
-"""How rendered test sets are scored: as Leve does, or depth, boundaries, texture and time after median scaling."""
+from endolux.reproduce.grid_phantom import Phantom
+from endolux.reproduce.section import Count, Section
 
-
-class Section(BaseModel):
-    """A part of a grid: no unknown keys, no change after it is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Scoring = Literal["leve", "shape", "relative", "video", "landmarks"]
+"""How rendered test sets are scored: as Leve does; depth, boundaries, texture and time after median scaling; relative
+depth as it is, inverted and fitted; depth and trajectories of clips; masks of landmarks."""
 
 
 class Role(Section):
@@ -37,27 +34,37 @@ class Row(Section):
 
     Attributes:
         name: in results and tables.
-        recipe: for :func:`endolux.train.recipe.load_recipe`.
+        recipe: for :func:`endolux.train.recipe.load_recipe`; none for a row that is not trained.
         architecture: for :func:`endolux.models.create`; what is timed.
+        model: what is scored as it is instead of being trained: a bundle, a training run, a foundation model, or a
+            baseline such as ``baseline:constant``.
         title: in tables where the name would not do.
         epsilon: share of the teacher's loss, None where the recipe has no such thing.
         scales: where it belongs; everywhere by default.
         size: (width, height) of the pictures where they differ from the other rows' (scale ``full`` only).
         teacher: this row is trained once, before all that are ``taught``, and teaches them.
         taught: it learns from a teacher.
+        prior: this row is trained once, whatever the seeds: others start from it.
+        start: the prior whose trained weights this row starts from.
+        starts: keys of the recipe -> the priors whose runs they name, where parts of a network start from several; at a
+            scale without such a prior, what the recipe or ``--weights`` names.
         overrides: of the recipe, for this row alone.
         data: name of the training set, ``train`` by default.
     """
 
     name: str
-    recipe: str
-    architecture: str
+    recipe: str = ""
+    architecture: str = ""
+    model: str = ""
     title: str = ""
     epsilon: Annotated[float, Field(ge=0, le=1)] | None = None
     scales: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     teacher: bool = False
     taught: bool = False
+    prior: bool = False
+    start: str = ""
+    starts: dict[str, str] = Field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     data: str = "train"
 
@@ -66,80 +73,23 @@ class Row(Section):
         """Whether a teacher has a say."""
         return self.taught or self.epsilon is not None
 
-
-class Frames(Section):
-    """Frames of the phantom world.
-
-    Attributes:
-        anatomies: equal shares of these.
-        frames, views_per_scene: how many.
-        seed: of the scenes. Sets with different seeds share no scene.
-        title: for tables.
-    """
-
-    anatomies: tuple[str, ...]
-    frames: Count
-    views_per_scene: Count
-    seed: Annotated[int, Field(ge=0)]
-    title: str = ""
-
-
-class Clips(Section):
-    """Moving pictures of the phantom world: rigid scenes, without smoke and without a held instrument.
-
-    Attributes:
-        anatomies: equal shares of these.
-        clips, frames_per_clip: how many.
-        motion: of :class:`endolux.phantom.motion.Motion`.
-        seed: of the scenes.
-        title: for tables.
-    """
-
-    anatomies: tuple[str, ...]
-    clips: Count
-    frames_per_clip: Annotated[int, Field(ge=3)]
-    motion: str = "mixed"
-    seed: Annotated[int, Field(ge=0)]
-    title: str = ""
-
-
-class Phantom(Section):
-    """Rendered data.
-
-    Attributes:
-        width, height: of the pictures.
-        even_light: share of instruments that hide the fall-off of light.
-        rich_texture: share of strongly mottled scenes.
-        train: what is trained on.
-        more: further training sets by name, for rows that name them.
-        sets: test sets by role.
-        clips: test sets of moving pictures by role.
-    """
-
-    width: Count
-    height: Count
-    even_light: float
-    rich_texture: Annotated[float, Field(ge=0, le=1)] = 0.0
-    train: Frames
-    more: dict[str, Frames] = {}
-    sets: dict[str, Frames]
-    clips: dict[str, Clips] = {}
+    @property
+    def begins_from(self) -> frozenset[str]:
+        """The priors that have to be trained before."""
+        return frozenset(name for name in (self.start, *self.starts.values()) if name)
 
     @property
-    def roles(self) -> set[str]:
-        """Roles that are rendered."""
-        return {*self.sets, *self.clips}
+    def once(self) -> bool:
+        """Whether there is one run for all seeds."""
+        return self.teacher or self.prior or bool(self.model)
 
-    @property
-    def training_sets(self) -> dict[str, Frames]:
-        """All training sets by name."""
-        return {"train": self.train, **self.more}
-
-    def identity(self) -> dict[str, object]:
-        """Everything as JSON values; what a scale does not use is left out, so that older records stay known."""
-        document = self.model_dump(mode="json")
-        unused = {"rich_texture": 0.0, "more": {}, "clips": {}}
-        return {name: value for name, value in document.items() if name not in unused or value != unused[name]}
+    @model_validator(mode="after")
+    def _trained_or_not(self) -> Self:
+        if bool(self.recipe) == bool(self.model) or bool(self.recipe) != bool(self.architecture):
+            raise ValueError(f"row {self.name}: either a recipe and its architecture, or a model that is not trained")
+        if self.model and (self.learns or self.prior or self.begins_from):
+            raise ValueError(f"row {self.name}: what is not trained learns from nobody and starts nothing")
+        return self
 
 
 class Published(Section):
@@ -151,6 +101,8 @@ class Published(Section):
         train: reader of the part that is trained on; empty for a set that is only scored.
         train_frames: published number of training images.
         shape: measure boundaries, texture and bands as well.
+        sequence: only sequences whose names begin so are scored.
+        part_of: how the user names its folder, where several roles are parts of one set.
     """
 
     title: str
@@ -159,14 +111,23 @@ class Published(Section):
     train: str = ""
     train_frames: Count | None = None
     shape: bool = False
+    sequence: str = ""
+    part_of: str = ""
 
 
 class Timing(Section):
-    """Size of the pictures on which latency is measured, and how often."""
+    """How latency is measured.
+
+    Attributes:
+        width, height: of the pictures.
+        rounds: how often.
+        steps: whether rows of landmarks are timed; without it, their sizes are counted and only new bases are timed.
+    """
 
     width: Count
     height: Count
     rounds: Annotated[int, Field(ge=2)]
+    steps: bool = True
 
 
 class Scale(Section):
@@ -185,6 +146,8 @@ class Scale(Section):
         overrides: of every recipe; ``distillation_overrides`` of those with a teacher as well; ``row_overrides`` of
             single rows.
         architectures: of the rows -> what stands for them at this scale (the overrides have to say so too).
+        models: rows -> what is scored as it is at this scale instead of being trained; where it is a prior, others
+            start from it.
         notes: what a reader of the tables has to know of this scale.
     """
 
@@ -196,12 +159,13 @@ class Scale(Section):
     teacher: str = ""
     teacher_note: str = ""
     phantom: Phantom | None = None
-    readers: dict[str, Published] = {}
+    readers: dict[str, Published] = Field(default_factory=dict)
     timing: Timing
     overrides: tuple[str, ...] = ()
     distillation_overrides: tuple[str, ...] = ()
-    row_overrides: dict[str, tuple[str, ...]] = {}
-    architectures: dict[str, str] = {}
+    row_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    architectures: dict[str, str] = Field(default_factory=dict)
+    models: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -225,7 +189,7 @@ class Table(Section):
     role: str
     rows: tuple[str, ...]
     reference: str | None = None
-    titles: dict[str, str] = {}
+    titles: dict[str, str] = Field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
 
@@ -239,7 +203,8 @@ class Claim(Section):
             :func:`endolux.reproduce.figures.judge`.
         row, than: the two rows that are compared.
         toward: for ``closes``, the row whose distance from ``than`` is to be closed.
-        role, metric: on which test set by which metric; none for ``faster``.
+        role, metric: on which test set by which metric; for ``faster`` no set, and as metric a name of
+            :attr:`endolux.reproduce.timing.Cost.extra` or none.
         margin: share of the value of ``than``; for ``closes``, share of the distance.
         scales: where it can be decided; everywhere by default.
     """

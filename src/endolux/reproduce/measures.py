@@ -147,7 +147,7 @@ def measure_frames(
         try:
             sample = dataset.load(key)
             truth = reference(sample, key)
-            prediction = predictor.predict(str(key), _whole(sample.frame))
+            prediction = predictor.predict(str(key), whole(sample.frame))
             if prediction.size != truth.size:
                 prediction = resize_prediction(prediction, truth.size)
             values = truth.values.astype(np.float64)
@@ -159,7 +159,7 @@ def measure_frames(
             continue
         rows.append(row)
         scenes.append(scene(key, place))
-    return _summary(rows, scenes, failed)
+    return summarised(rows, scenes, failed)
 
 
 def measure_clips(predictor: Predictor, dataset: Dataset, *, frames_per_clip: int) -> Measured:
@@ -176,7 +176,7 @@ def measure_clips(predictor: Predictor, dataset: Dataset, *, frames_per_clip: in
     keys = list(dataset.keys())
     clips = [keys[start : start + frames_per_clip] for start in range(0, len(keys), frames_per_clip)]
     rows = [_clip(predictor, [dataset.load(key) for key in clip]) for clip in clips]
-    return _summary(rows, list(range(len(rows))), 0)
+    return summarised(rows, list(range(len(rows))), 0)
 
 
 def measure_real(predictor: Predictor, name: str, root: Path) -> Measured:
@@ -187,7 +187,7 @@ def measure_real(predictor: Predictor, name: str, root: Path) -> Measured:
     """
     rows: list[Rows] = []
     for frame in SETS[name](root):
-        prediction = predictor.predict(frame.name, _whole(Frame(image=frame.image, index=len(rows), name=frame.name)))
+        prediction = predictor.predict(frame.name, whole(Frame(image=frame.image, index=len(rows), name=frame.name)))
         aligned = align(prediction, frame.truth, frame.valid, alignment=frame.alignment, truth_kind=frame.truth_kind)
         found = depth_metrics(aligned.values, frame.truth, aligned.valid)
         rows.append({metric: found[metric] for metric in DEPTH})
@@ -198,7 +198,7 @@ def measure_real(predictor: Predictor, name: str, root: Path) -> Measured:
             fix="Copy the folder again from its source, or leave --real-data out.",
             error_id="reproduce.real-data",
         )
-    return _summary(rows, list(range(len(rows))), 0)
+    return summarised(rows, list(range(len(rows))), 0)
 
 
 def _clip(predictor: Predictor, samples: Sequence[Sample]) -> Rows:
@@ -217,7 +217,7 @@ def _clip(predictor: Predictor, samples: Sequence[Sample]) -> Rows:
                 fix="Render the clip again.",
                 error_id="evaluate.no-reference",
             )
-        depth = predictor.predict(str(sample.key), _whole(sample.frame))
+        depth = predictor.predict(str(sample.key), whole(sample.frame))
         mask = truth.valid & depth.valid & np.isfinite(depth.values) & (depth.values > 0)
         truths.append(truth.values.astype(np.float64))
         predicted.append(depth.values.astype(np.float64))
@@ -243,12 +243,14 @@ def _clip(predictor: Predictor, samples: Sequence[Sample]) -> Rows:
     return {"flicker": jitter, "temporal_error": moving}
 
 
-def _whole(frame: Frame) -> Frame:
+def whole(frame: Frame) -> Frame:
+    """The frame with its whole picture to be predicted."""
     # The whole picture is predicted; what counts is the truth's mask.
     return frame if frame.valid is not None else dataclasses.replace(frame, valid=np.ones(frame.image.shape[:2], bool))
 
 
-def _summary(rows: Sequence[Rows], scenes: Sequence[object], failed: int) -> Measured:
+def summarised(rows: Sequence[Rows], scenes: Sequence[object], failed: int) -> Measured:
+    """Means over all rows and over those of each scene; rows without a value of a name do not count for it."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     places = {scene: index for index, scene in enumerate(dict.fromkeys(scenes))}
     grouped: dict[str, tuple[float, ...]] = {}

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+
+from endolux.reproduce.landmark_names import LANDMARK_METRICS
+from endolux.reproduce.metric import Metric
+from endolux.reproduce.trajectories import VIDEO_METRICS
 
 BANDS = 6
 """Octaves of spatial frequency of :func:`endolux.metrics.band_residuals`."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One number of a run on a test set.
-
-    Attributes:
-        label: in tables.
-        digits: behind the point.
-        higher: True where a larger number is the better one.
-        signed: True where zero is the best and either sign is an error; such numbers are compared by their size.
-        lengths: True for a length, shown with its unit.
-        about: one line for people.
-    """
-
-    label: str
-    digits: int = 3
-    higher: bool = False
-    signed: bool = False
-    lengths: bool = False
-    about: str = ""
 
 
 METRICS: Mapping[str, Metric] = {
@@ -36,6 +18,15 @@ METRICS: Mapping[str, Metric] = {
     "sq_rel": Metric(label="SqRel", lengths=True),
     "rmse_log": Metric(label="RMSElog"),
     "delta1": Metric(label="δ1", higher=True),
+    "abs_rel_p0": Metric(
+        label="REL as it is", about="as it is: the output under median scaling, disparity taken for depth (P0)"
+    ),
+    "delta1_p0": Metric(label="δ1 as it is", higher=True),
+    "abs_rel_p2": Metric(
+        label="REL fitted",
+        about="fitted: scale and shift by least squares in inverse depth, for which depth is inverted (P2)",
+    ),
+    "delta1_p2": Metric(label="δ1 fitted", higher=True),
     "delta2": Metric(label="δ2", higher=True),
     "delta3": Metric(label="δ3", higher=True),
     "boundary_f1": Metric(
@@ -76,6 +67,8 @@ METRICS: Mapping[str, Metric] = {
         )
         for band in range(BANDS)
     },
+    **LANDMARK_METRICS,
+    **VIDEO_METRICS,
 }
 """Every metric by name; the names of depth errors are those of ``endolux.metrics``."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from endolux.reproduce import report_adaptation as adaptation
+from endolux.reproduce import report_landmarks as landmarks
 from endolux.reproduce import report_measured as own
 from endolux.reproduce import report_tables as tables
 from endolux.reproduce.figures import seeds_of
 from endolux.reproduce.grid import Scale
-from endolux.reproduce.plan import SCALED
+from endolux.reproduce.job import SCALED
 from endolux.reproduce.report_document import document
 from endolux.reproduce.report_tables import LABELS
 from endolux.reproduce.reproduction import Reproduction, missing_jobs
@@ -57,7 +59,12 @@ def _measured(found: Reproduction) -> str:
             parts += [f"Difference from {reference}, paired by seed:", differences]
         legend = own.legend(metrics)
         parts += [f"{legend[0].upper()}{legend[1:]}."] if legend else []
-    parts += ["## Cost", _measured_cost_preface(found), own.measured_costs(found)]
+    if grid.scoring in ("relative", "video"):
+        parts += ["## Cost", adaptation.adaptation_costs_preface(found), adaptation.adaptation_costs(found)]
+    elif grid.scoring == "landmarks":
+        parts += ["## Cost", landmarks.training_costs_preface(found), landmarks.training_costs(found)]
+    else:
+        parts += ["## Cost", _measured_cost_preface(found), own.measured_costs(found)]
     parts += ["## Claims", _MEASURED_CLAIMS, own.measured_claims(found)]
     if found.failures or found.missing or found.left_out:
         parts += ["## Not measured", _gaps(found)]
@@ -76,6 +83,7 @@ def _measured_preface(found: Reproduction) -> str:
     return (
         f"Source: {found.grid.source}. Scale: {found.scale.summary}. Figures are means over {_seed_counts(found)} "
         "seed(s) with 95 % Student intervals in brackets; figures without brackets come from one run."
+        + (f" {adaptation.CONVENTIONS}" if found.grid.scoring == "relative" else "")
     )
 
 
@@ -129,7 +137,7 @@ def _gaps(found: Reproduction) -> str:
 def _conditions(found: Reproduction, scale: Scale) -> str:
     runs = [found.runs[key] for key in sorted(found.runs)]
     note = scale.teacher_note if found.teacher == scale.teacher else found.teacher
-    lines = [f"- Teacher of the distilled rows: {note}."]
+    lines = [f"- Teacher of the distilled rows: {note}."] if any(row.learns for row in found.grid.rows) else []
     if runs and not found.published:
         lines += _lengths(found)
     elif runs:
@@ -144,6 +152,7 @@ def _conditions(found: Reproduction, scale: Scale) -> str:
         shown = ", ".join(f"{found.data.titles.get(role, role)}: {count}" for role, count in entries.items())
         lines.append(f"- Entries a figure is the mean of (mirrored copies count): {shown}.")
         lines.append("- No alignment where nothing else is said, as published; means over entries, also for RMSE.")
+    lines += landmarks.contents(found)
     lines += [f"- {note}" for note in scale.notes]
     if found.published and found.data.facts.get("kind") == "phantom":
         lines.append(
@@ -169,8 +178,13 @@ def _recipes(found: Reproduction) -> list[str]:
     lines = [f"- Recipe changes, {name}: {_codes(changes)}." for name, changes in shared.items() if changes]
     for row in found.grid.rows_of(found.scale_name):
         if row.name in found.rows:
+            model = found.teacher if row.teacher and found.teacher else row.model
+            if model:
+                lines.append(f"- {row.name}: `{model}`, scored as it is.")
+                continue
             changes = (*row.overrides, *scale.row_overrides.get(row.name, ()))
-            lines.append(f"- {row.name}: recipe `{row.recipe}`{' with ' if changes else ''}{_codes(changes)}.")
+            begun = f"from the weights of {row.start}, " if row.start else ""
+            lines.append(f"- {row.name}: {begun}recipe `{row.recipe}`{' with ' if changes else ''}{_codes(changes)}.")
     return lines
 
 
@@ -181,20 +195,23 @@ def _codes(changes: Sequence[str]) -> str:
 def _lengths(found: Reproduction) -> list[str]:
     """How long every kind of run was, and what it was scored on."""
     lines = []
-    for once in (True, False):
-        runs = [found.runs[key] for key in sorted(found.runs) if found.runs[key].once is once]
-        if not runs:
-            continue
+    single = [found.runs[key] for key in sorted(found.runs) if found.runs[key].once]
+    for run in single:
+        title = found.grid.row(run.row).title or run.row
+        trained = f"one run of {run.steps:,} steps ({run.images:,} pictures)" if run.steps else "scored as it is"
+        lines.append(f"- {title[0].upper()}{title[1:]}: {trained}, {run.seconds:.0f} s.")
+    runs = [found.runs[key] for key in sorted(found.runs) if not found.runs[key].once]
+    if runs:
         steps, images = sorted({run.steps for run in runs}), sorted({run.images for run in runs})
         seconds = [run.seconds for run in runs]
-        what = "The teacher: one run" if once else f"The others: {len(runs)} runs"
         lines.append(
-            f"- {what} of {_span(steps)} steps ({_span(images)} pictures), {sum(seconds) / len(seconds):.0f} s on "
-            f"average ({min(seconds):.0f} to {max(seconds):.0f} s)."
+            f"- {'The others: ' if single else ''}{len(runs)} runs of {_span(steps)} steps ({_span(images)} pictures), "
+            f"{sum(seconds) / len(seconds):.0f} s on average ({min(seconds):.0f} to {max(seconds):.0f} s)."
         )
-    lines.append("- Runs of a seed share order and augmentation of the samples; there is one teacher for all seeds.")
-    first = next(iter(found.runs.values()))
-    entries = "; ".join(f"{found.place(role)}: {score.entries}" for role, score in first.scores.items())
+        also = f"; there is one run of {', '.join(run.row for run in single)} for all seeds" if single else ""
+        lines.append(f"- Runs of a seed share order and augmentation of the samples{also}.")
+    counts = {role: score.entries for run in found.runs.values() for role, score in run.scores.items()}
+    entries = "; ".join(f"{found.place(role)}: {count}" for role, count in counts.items())
     lines.append(f"- Frames or clips a figure is the mean of: {entries}.")
     return lines
 

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from endolux.reproduce.figures import Estimate, Judged, difference, figure, scene_difference, seeds_of
 from endolux.reproduce.grid import METRICS, Table
-from endolux.reproduce.plan import SCALED
+from endolux.reproduce.job import SCALED
 from endolux.reproduce.reproduction import Reproduction
 
 
@@ -35,6 +35,8 @@ def document(found: Reproduction) -> dict[str, JsonValue]:
                 "macs": cost.macs,
                 "legacy_s": list(cost.legacy_s),
                 "single_s": list(cost.single_s),
+                **({"extra_s": {key: list(times) for key, times in cost.extra.items()}} if cost.extra else {}),
+                **({"counts": dict(cost.counts)} if cost.counts else {}),
                 "published": list(grid.published_timing[name]) if name in grid.published_timing else None,
             }
             for name, cost in found.costs.items()

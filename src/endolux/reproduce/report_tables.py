@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from endolux.reproduce.figures import Estimate, Judged, difference, figure, seeds_of
 from endolux.reproduce.grid import METRICS, Table
-from endolux.reproduce.plan import SCALED
+from endolux.reproduce.job import SCALED
 from endolux.reproduce.reproduction import Reproduction
 from endolux.reproduce.timing import middle
 

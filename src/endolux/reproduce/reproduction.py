@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from endolux.reproduce.figures import Judged, Runs, judge
 from endolux.reproduce.grid import Grid, Scale, Table
-from endolux.reproduce.plan import SCALED, Data, Job
+from endolux.reproduce.job import SCALED, Data, Job
 from endolux.reproduce.results import RunFailure
 from endolux.reproduce.timing import Cost
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from endolux.errors import EndoluxError
 from endolux.io.tables import write_json_atomic
-from endolux.reproduce.plan import Job
+from endolux.reproduce.job import Job
 
 RESULT_FILE, FAILURE_FILE = "result.json", "failure.json"
 
@@ -24,6 +24,7 @@ class Score(BaseModel):
         unit: of ``rmse``.
         metrics: names as in ``endolux.metrics``; None where no frame has a value.
         scenes: the same for each scene, in order, where scenes are told apart.
+        counts: what else was counted, as pictures with a class of landmarks.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -35,6 +36,7 @@ class Score(BaseModel):
     unit: str
     metrics: dict[str, float | None]
     scenes: dict[str, list[float | None]] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
 
 
 class RunResult(BaseModel):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from endolux.errors import CheckError
-from endolux.reproduce.plan import JOB_FILE, Job, write_job
+from endolux.reproduce.job import Job
+from endolux.reproduce.output_folder import JOB_FILE, write_job
 from endolux.reproduce.results import FAILURE_FILE, RunFailure, read_failure, read_result, write_failure
 
 LOG_FILE = "log.txt"
@@ -120,7 +121,7 @@ def run_jobs(
 
     Raises:
         KeyboardInterrupt: after the runs that went on were told to stop; they continue next time.
-        EndoluxError: as :func:`endolux.reproduce.plan.write_job`.
+        EndoluxError: as :func:`endolux.reproduce.output_folder.write_job`.
     """
     begun = clock()
     weight = dict(weights or {})
@@ -131,6 +132,8 @@ def run_jobs(
     waiting = [job for job in jobs if job not in kept]
     known: dict[str, float] = {}
     for job in kept:
+        if job.model:
+            continue
         found = read_result(job)
         known[job.row] = max(known.get(job.row, 0.0), found.seconds if found else 0.0)
     running: list[_Running] = []
@@ -169,7 +172,9 @@ def run_jobs(
                 took = clock() - item.started
                 if _settle(item.job, code):
                     done.append(item.job)
-                    known[item.job.row] = max(known.get(item.job.row, 0.0), took)
+                    # How long scoring takes says nothing about training.
+                    if not item.job.model:
+                        known[item.job.row] = max(known.get(item.job.row, 0.0), took)
                     say(f"{item.job.name} finished in {took:.0f} s")
                 else:
                     failed.append(item.job)
@@ -190,14 +195,16 @@ def _names(*jobs: Job) -> set[str]:
 
 def _needed(name: str) -> CheckError:
     return CheckError(
-        f"The run '{name}' failed, and this one learns from it",
-        why="There is no teacher without it.",
+        f"The run '{name}' failed, and this one rests on it",
+        why="It learns from that run, or starts from its weights.",
         fix=f"See {LOG_FILE} in the folder of {name}, and run the same command again.",
         error_id="reproduce.needed",
     )
 
 
 def _expected(job: Job, known: Mapping[str, float], weight: Mapping[str, float]) -> float:
+    if job.model:
+        return 0.0
     if job.row in known:
         return known[job.row]
     own = weight.get(job.row, 1.0)

@@ -30,12 +30,20 @@ class Cost:
         macs: multiply-accumulates of convolutions and linear layers for one picture.
         legacy_s: seconds of each round as published: a batch of two, new noise, autograd on (D-13).
         single_s: seconds of each round of one picture without autograd.
+        extra: seconds of each round of what else was timed, by name.
+        counts: numbers that belong to it, by name.
     """
 
     parameters: int
     macs: int
     legacy_s: tuple[float, ...]
     single_s: tuple[float, ...]
+    extra: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def times(self, name: str = "") -> tuple[float, ...]:
+        """Seconds of each round: of ``legacy_s``, or of one of ``extra``."""
+        return self.extra.get(name, ()) if name else self.legacy_s
 
 
 class _Record(BaseModel):
@@ -110,8 +118,9 @@ def measured_once(
     height: int,
     rounds: int,
     on_progress: Callable[[str], None] | None = None,
+    take: Callable[[], dict[str, Cost]] | None = None,
 ) -> dict[str, Cost]:
-    """As :func:`measure`, kept in ``timing.json`` of the folder."""
+    """As :func:`measure`, kept in ``timing.json`` of the folder; ``take`` measures something else by these names."""
     import torch
 
     path = folder / TIMING_FILE
@@ -125,7 +134,10 @@ def measured_once(
     )
     if found is not None and same:
         return found.costs
-    costs = measure(architectures, width=width, height=height, rounds=rounds, on_progress=on_progress)
+    if take is None:
+        costs = measure(architectures, width=width, height=height, rounds=rounds, on_progress=on_progress)
+    else:
+        costs = take()
     record = _Record(
         width=width,
         height=height,

@@ -21,19 +21,25 @@ from endolux.evaluate.predictors import Predictor
 from endolux.evaluate.protocol_run import deviate, run_protocol, select_frames
 from endolux.geometry.align import Alignment
 from endolux.reproduce.grid import METRICS
-from endolux.reproduce.measures import Measured, measure_clips, measure_frames, measure_real
-from endolux.reproduce.plan import (
+from endolux.reproduce.job import (
     CLIP_PROTOCOL,
     PHANTOM_PROTOCOL,
     REAL_PROTOCOL,
+    RELATIVE_PROTOCOL,
     SCALED_PROTOCOL,
     SHAPE_PROTOCOL,
+    VIDEO_PROTOCOL,
     Job,
     ScoredSet,
-    read_job,
     sha256_of,
 )
+from endolux.reproduce.landmark_measures import Masks, measure_landmarks
+from endolux.reproduce.measures import Measured, measure_clips, measure_frames, measure_real
+from endolux.reproduce.output_folder import read_job
+from endolux.reproduce.relative import measure_relative
 from endolux.reproduce.results import RunFailure, RunResult, Score, write_failure, write_result
+from endolux.reproduce.trajectories import SimpleCamera
+from endolux.reproduce.video_measures import measure_video
 from endolux.types import DepthMap, Frame
 
 if TYPE_CHECKING:
@@ -47,12 +53,13 @@ class Trained:
     """What a training gave.
 
     Attributes:
-        predictor: of the trained network.
+        predictor: of the trained network; for landmarks, what draws masks; for a path, what
+            moves by a rule.
         recipe_sha256: see :class:`RunResult`.
         steps, images: see :class:`RunResult`.
     """
 
-    predictor: Predictor
+    predictor: Predictor | Masks | SimpleCamera
     recipe_sha256: str
     steps: int
     images: int
@@ -89,8 +96,8 @@ def run(job: Job, train: Train) -> RunResult:
     started = time.perf_counter()
     trained = train(job)
     between = time.perf_counter()
-    predictor: Predictor = trained.predictor
-    if any(test.protocol == SCALED_PROTOCOL for test in job.tests):
+    predictor = trained.predictor
+    if not isinstance(predictor, Masks | SimpleCamera) and any(test.protocol == SCALED_PROTOCOL for test in job.tests):
         predictor = Remembering(predictor)
     scores = {test.role: _score(predictor, test) for test in job.tests}
     ended = time.perf_counter()
@@ -134,7 +141,7 @@ class Remembering:
 def recipe_sha256(recipe: Recipe) -> str:
     """Hash of a whole recipe without what depends on the machine: folders, device, threads.
 
-    A teacher that is a folder counts by nothing but being one: its own run says what it is.
+    A teacher or a start that is a folder counts by nothing but being one: its own run says what it is.
 
     Example:
         >>> from endolux.train.recipe import load_recipe
@@ -149,7 +156,15 @@ def recipe_sha256(recipe: Recipe) -> str:
     _without(document, "teacher", "cache")
     if recipe.teacher is not None and Path(recipe.teacher.model).is_absolute():
         _without(document, "teacher", "model")
+    if recipe.model.initial is not None and recipe.model.initial.is_absolute():
+        _without(document, "model", "initial")
     _without(document, "model", "imagenet")
+    if recipe.video is not None and recipe.video.initial is not None and recipe.video.initial.is_absolute():
+        _without(document, "video", "initial")
+    if recipe.segmentation is not None:
+        for name in ("image_encoder", "depth_encoder"):
+            if Path(getattr(recipe.segmentation, name) or "").is_absolute():
+                _without(document, "segmentation", name)
     return sha256_of(document)
 
 
@@ -179,10 +194,27 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def _score(predictor: Predictor, test: ScoredSet) -> Score:
+def _score(predictor: Predictor | Masks | SimpleCamera, test: ScoredSet) -> Score:
+    if isinstance(predictor, Masks):
+        return measure_landmarks(predictor, test)
+    if test.protocol == VIDEO_PROTOCOL:
+        clips = open_dataset(test.reader, test.path)
+        every = tuple(clips.keys())
+        found = measure_video(predictor, clips, every, frames_per_clip=test.scene_frames)
+        return _as_score(found, test, unit="mm", list_sha256=frame_list_sha256(every))
+    if isinstance(predictor, SimpleCamera):
+        raise TypeError(f"'{predictor.name}' has no depth for '{test.role}'")
     if test.protocol == REAL_PROTOCOL:
         return _as_score(measure_real(predictor, test.reader, test.path), test, unit="mm", list_sha256="")
     dataset = open_dataset(test.reader, test.path)
+    if test.protocol == RELATIVE_PROTOCOL:
+        listed = dataset.keys()
+        keys = tuple(key for key in listed if key.sequence.startswith(test.sequence))
+        parts = test.scene_frames
+        found = measure_relative(
+            predictor, dataset, keys, scene=lambda key, place: (key.sequence, place // parts if parts else 0)
+        )
+        return _as_score(found, test, unit="mm", list_sha256=frame_list_sha256(keys))
     if test.protocol in (SHAPE_PROTOCOL, CLIP_PROTOCOL):
         keys = tuple(dataset.keys())
         if test.protocol == CLIP_PROTOCOL:
