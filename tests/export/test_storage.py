@@ -120,7 +120,7 @@ def test_an_eight_bit_bundle(
     tmp_path: Path, network: DepthNetwork, model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Tracing takes seconds and is tested elsewhere.
-    monkeypatch.setattr("endolux.export.onnx.graph", lambda _: model)
+    monkeypatch.setattr("endolux.export.onnx.graph", lambda _network, **_options: model)
     exported = export_bundle(network, folder=tmp_path / "b", name="small", size=(96, 64), store="int8")
     assert sorted(exported.bundle.card.files) == ["model.onnx"]
     assert 0 < exported.rounding < 0.05

@@ -52,7 +52,7 @@ class Pose(Section):
     Attributes:
         kind: ``resnet18`` on two pictures (AF-SfMLearner, DARES) or ``convolutions``, seven with stride 2
             (SfMLearner), about a twelfth of the work; ``correlation``: features compared at every displacement, a
-            thirtieth of the parameters, which learns within some hundred steps.
+            fiftieth of those parameters, which learns within some hundred steps.
         unit: what one unit of its translations is, in units of depth; by default 1 for networks whose depth begins
             below 1 (AF-SfMLearner, DARES), the geometric mean of the depth range for others, so that first steps of
             the optimiser move the camera by a reasonable share of the depth.
