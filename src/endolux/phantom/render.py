@@ -11,6 +11,7 @@ import numpy.typing as npt
 from endolux.phantom import landmarks
 from endolux.phantom.anatomy import Scene
 from endolux.phantom.atlas import Skin, pack
+from endolux.phantom.compile import unread
 from endolux.phantom.flow import flow as flow
 from endolux.phantom.lens import filled_slopes, pencil
 from endolux.phantom.mesh import Mesh
@@ -247,7 +248,7 @@ def _gather(
     small = cv2.resize(np.minimum(diffuse, ceiling).reshape(height, width, 3), (64, 64), interpolation=cv2.INTER_AREA)
     near = 0.6 * cv2.GaussianBlur(small, (0, 0), 9.0) + 0.4 * small.mean(axis=(0, 1))
     around = cv2.resize(near.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    scattered = np.zeros(1, np.float32)
+    scattered = unread(width * height)
     # How many pixels the path under the surface spans, at the middle of what is seen.
     depth = points.state[5][points.state[4] >= 0][::16]
     reach_px = scope.scatter_mm * scope.camera.fx / float(np.median(depth)) if depth.size else 0.0

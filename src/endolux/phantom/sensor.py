@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from endolux.phantom.compile import compiled, compiled_fast
+from endolux.phantom.compile import compiled, compiled_fast, unread
 from endolux.phantom.fields import noise_bank
 from endolux.phantom.overlay import draw_overlay
 from endolux.phantom.scope import Scope
@@ -106,7 +106,7 @@ def develop(
             noise = cv2.GaussianBlur(noise, (0, 0), 0.7) * np.float32(1.8)
         _add_noise(encoded, noise, np.float32(scope.read_noise), np.float32(scope.shot_noise))
     encoded = _processed(encoded, scope)
-    soft = np.zeros((1, 1), np.float32)
+    soft = unread(scope.content.size).reshape(1, 1)
     if not scope.content.all():
         soft = cv2.GaussianBlur(scope.content.astype(np.float32), (0, 0), 0.8)
     image = _quantised(encoded, soft, _border(rng) if soft.size > 1 else np.float32(0))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from endolux.phantom.compile import compiled_fast
+from endolux.phantom.compile import compiled_fast, unread
 from endolux.phantom.points import Points
 from endolux.phantom.powers import exp2, log2
 
@@ -43,7 +43,7 @@ def illuminate(
     """
     count = ray_u.size
     irradiance, wet = np.zeros(count, np.float32), np.zeros(count, np.float32)
-    everywhere = np.ones(1, np.float32)
+    everywhere = unread(count)
     for light, plane in zip(lights, free, strict=True):
         _add_light(
             irradiance,

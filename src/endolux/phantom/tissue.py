@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from endolux.phantom.compile import compiled_fast
+from endolux.phantom.compile import compiled_fast, unread
 from endolux.phantom.fields import fractal_field, smooth_field
 from endolux.phantom.powers import exp2
 from endolux.phantom.vessels import vessel_map
@@ -134,10 +134,10 @@ def sample_tissue(
         np.float32(hue_share),
         vessels.reshape(-1),
         blood,
-        patch.reshape(-1),
+        patch.reshape(-1) if patch.size > 1 else unread(mottle.size),
         np.float32(patch_from),
         patch_tint,
-        stain.reshape(-1),
+        stain.reshape(-1) if stain.size > 1 else unread(mottle.size),
         np.float32(stain_from),
         np.float32(stain_edge),
         residue,
