@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from endolux.adapt.lora import merge_branches_
 from endolux.errors import ModelError, UsageError, missing_extra
+from endolux.models.hub import quiet_transformers
 
 Mode: TypeAlias = Literal["frozen", "lora", "galore", "full"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -210,15 +211,9 @@ def read_sam2(spec: str) -> dict[str, Tensor]:
             ``teacher.weights`` where weights are missing.
         MissingExtraError: without ``transformers``.
     """
-    try:
-        library = importlib.import_module("transformers")
-        logging = importlib.import_module("transformers.utils.logging")
-    except ImportError as error:
-        raise missing_extra("transformers", "train") from error
     from endolux.models.foundation import unavailable
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    library = quiet_transformers()
     try:
         config = library.AutoConfig.from_pretrained(spec)
         kind = str(config.model_type)

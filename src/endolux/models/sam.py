@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from endolux.errors import ModelError, UsageError, missing_extra
+from endolux.models.hub import quiet_transformers
 
 CHANNELS = 256
 """Of the map that comes out."""
@@ -75,13 +76,7 @@ def read_sam(spec: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     from endolux.models.foundation import unavailable
 
-    try:
-        library = importlib.import_module("transformers")
-        logging = importlib.import_module("transformers.utils.logging")
-    except ImportError as error:
-        raise missing_extra("transformers", "train") from error
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    library = quiet_transformers()
     try:
         config = library.AutoConfig.from_pretrained(spec)
         kind = str(config.model_type)

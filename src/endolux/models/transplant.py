@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from endolux.adapt.lora import load_unadapted
-from endolux.errors import EndoluxError, ModelError, UsageError, missing_extra
+from endolux.errors import EndoluxError, ModelError, UsageError
 from endolux.models.base import DepthNetwork
 from endolux.models.checkpoint_files import read_state_dict
 from endolux.models.depth_anything import DepthAnything, metric_depth_of, variant_of
 from endolux.models.dpt import SIZES, TAPS, DPTNetwork
+from endolux.models.hub import quiet_transformers
 
 MODEL_TYPE = "depth_anything"
 _DECISIVE = ("patch_size", "reassemble_factors", "head_in_index")
@@ -40,17 +40,9 @@ def open_transformers(spec: str) -> nn.Module:
             ``teacher.weights`` where weights are missing.
         MissingExtraError: without ``transformers``.
     """
-    try:
-        library = importlib.import_module("transformers")
-        logging = importlib.import_module("transformers.utils.logging")
-    except ImportError as error:
-        raise missing_extra("transformers", "train") from error
     from endolux.models.foundation import other_model, unavailable
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    # The hub's client tells of every attempt; the error says what came of them.
-    importlib.import_module("logging").getLogger("huggingface_hub").setLevel("ERROR")
+    library = quiet_transformers()
     try:
         config = library.AutoConfig.from_pretrained(spec)
         if config.model_type != MODEL_TYPE:
