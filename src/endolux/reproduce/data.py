@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import difflib
 import hashlib
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +77,7 @@ def phantom_data(
     except ModuleNotFoundError as error:
         raise missing_extra(error.name or "embreex", "phantom") from error
     from endolux.phantom.layouts.folder import FolderLayout
+    from endolux.phantom.workers import spread
     from endolux.phantom.write import write_folder, write_layout, write_shards
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,19 +91,19 @@ def phantom_data(
             shard_frames=_SHARD_SCENES * frames.views_per_scene,
             workers=workers,
         )
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        missing = [name for name in phantom.roles if not (folder / name / "manifest.json").is_file()]
-        stills = {name: _settings(phantom, frames) for name, frames in phantom.sets.items() if name in missing}
-        if scoring == "leve":
-            jobs = [pool.submit(write_folder, settings, folder / name) for name, settings in stills.items()]
-        else:
-            moving = {name: clip_settings(phantom, clips) for name, clips in phantom.clips.items() if name in missing}
-            bare = FolderLayout(outputs=())
-            jobs = [
-                pool.submit(write_layout, settings, folder / name, bare) for name, settings in (stills | moving).items()
-            ]
-        for job in jobs:
-            job.result()
+    missing = [name for name in phantom.roles if not (folder / name / "manifest.json").is_file()]
+    stills = {name: _settings(phantom, frames) for name, frames in phantom.sets.items() if name in missing}
+    jobs: list[tuple[object, ...]]
+    if scoring == "leve":
+        jobs = [(settings, folder / name) for name, settings in stills.items()]
+        done = spread(write_folder, jobs, workers)
+    else:
+        moving = {name: clip_settings(phantom, clips) for name, clips in phantom.clips.items() if name in missing}
+        bare = FolderLayout(outputs=())
+        jobs = [(settings, folder / name, bare) for name, settings in (stills | moving).items()]
+        done = spread(write_layout, jobs, workers)
+    for _ in done:
+        pass
     sets: dict[str, Frames | Clips] = {**phantom.training_sets, **phantom.sets, **phantom.clips}
     digests = {name: _hash(folder / name, folder / f"{name}.sha256") for name in sets}
     facts: dict[str, JsonValue] = {
