@@ -213,6 +213,16 @@ def test_the_context_vector_is_an_average_under_a_softmax() -> None:
     torch.testing.assert_close((context(shuffled) - shuffled)[:, :, 0, 0], added, rtol=1e-5, atol=1e-6)
 
 
+def test_depthwise_convolutions_stay_in_float32_under_autocast() -> None:
+    block = Block(16, dilation=2).train()
+    seen: dict[str, torch.dtype] = {}
+    for name in ("depthwise", "expand"):
+        getattr(block, name).register_forward_hook(lambda _, __, output, name=name: seen.update({name: output.dtype}))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        block(torch.rand(2, 16, 8, 12)).float().sum().backward()
+    assert seen == {"depthwise": torch.float32, "expand": torch.bfloat16}
+
+
 def test_outputs_are_float32_and_fine_under_autocast() -> None:
     network = trained_(small()).eval()
     image = torch.rand(1, 3, 64, 64)
