@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from endolux.errors import ModelError
-from endolux.prep.content_area import ContentArea, find_content_area
-from endolux.prep.network_input import network_input, restore
-from endolux.runtime.bundles import list_bundles, load_bundle
+from endolux.prep.content_area import ContentArea
+from endolux.prep.network_input import restore
+from endolux.runtime.bundle_model import BundleModel, open_bundle
+from endolux.runtime.bundles import list_bundles
 from endolux.runtime.card import LandmarkOutput
 from endolux.runtime.engines import DEFAULT_ENGINE, Engine, create_engine
-from endolux.runtime.licences import require_commercial
 from endolux.types import Bundle, Frame, LandmarkMap
 
 DEFAULT_LANDMARKS = "liver-landmarks"
 """The model of landmarks that is used by default, where the installation carries it."""
 
 
-class LandmarkModel:
+class LandmarkModel(BundleModel):
     """A bundle of landmarks on an engine.
 
     Attributes:
@@ -30,19 +30,8 @@ class LandmarkModel:
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self.bundle, self.engine = bundle, engine
+        super().__init__(bundle, engine)
         self.classes = _output(bundle).classes
-
-    def describe(self) -> dict[str, str | int]:
-        """What a record says: model, hash of its card, engine, its version, precision, threads."""
-        return {
-            "model": self.bundle.name,
-            "card_sha256": self.bundle.card_sha256,
-            "engine": self.engine.name,
-            "engine_version": self.engine.version,
-            "precision": self.engine.precision,
-            "threads": self.engine.threads,
-        }
 
     def predict(self, frame: Frame | npt.NDArray[np.uint8], *, area: ContentArea | None = None) -> LandmarkMap:
         """Landmarks of one image.
@@ -58,19 +47,8 @@ class LandmarkModel:
             UsageError: ``frame.shape`` for anything but H x W x 3 uint8.
             DeviceError: ``device.memory``.
         """
-        frame = frame if isinstance(frame, Frame) else Frame(image=np.asarray(frame))
-        width, height = frame.size
-        spec = self.bundle.card.preprocessing
-        if area is None and frame.valid is not None:
-            valid = frame.valid
-            source = network_input(frame.image, valid=valid, spec=spec) if valid.any() else None
-        else:
-            area = area if area is not None else find_content_area(frame.image)
-            valid = area.mask(width, height)
-            source = None
-            if area.shape != "none":
-                mask, box = None if area.is_plain else valid, area.scaled_bbox(width, height)
-                source = network_input(frame.image, valid=mask, bbox=box, spec=spec)
+        prepared = self._prepare(frame, area)
+        (width, height), valid, source = prepared.frame.size, prepared.valid, prepared.source
         labels, best = np.zeros((height, width), np.uint8), np.ones((height, width), np.float32)
         if source is not None:
             planes = np.nan_to_num(self.engine.run(source.array)[0], nan=0.0)
@@ -122,9 +100,7 @@ def load_landmarks(
             fix="Train and export one (docs/landmarks.md), and name its folder with --model.",
             error_id="model.missing",
         )
-    bundle = load_bundle(name)
-    if commercial:
-        require_commercial(bundle.name, bundle.card.licence)
+    bundle = open_bundle(name, commercial=commercial)
     _output(bundle)
     return LandmarkModel(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))
 

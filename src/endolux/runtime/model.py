@@ -11,27 +11,18 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from endolux.prep.content_area import ContentArea, ContentAreaTracker, find_content_area
-from endolux.prep.network_input import NetworkInput, network_input, restore
-from endolux.runtime.bundles import DEFAULT_MODEL, load_bundle
-from endolux.runtime.engines import DEFAULT_ENGINE, Batch, Engine, create_engine
-from endolux.runtime.licences import require_commercial
-from endolux.types import Bundle, DepthKind, DepthMap, FloatArray, Frame, MaskArray
+from endolux.prep.content_area import ContentArea, ContentAreaTracker
+from endolux.prep.network_input import NetworkInput, restore
+from endolux.runtime.bundle_model import BundleModel, PreparedFrame, open_bundle
+from endolux.runtime.bundles import DEFAULT_MODEL
+from endolux.runtime.engines import DEFAULT_ENGINE, Batch, create_engine
+from endolux.types import DepthKind, DepthMap, FloatArray, Frame
 
 Other = TypeVar("Other")
 _BATCH = 8
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """A frame ready for the engine; ``source`` is None where nothing in it is valid."""
-
-    frame: Frame
-    valid: MaskArray
-    source: NetworkInput | None
-
-
-class Model:
+class Model(BundleModel):
     """A bundle on an engine.
 
     Attributes:
@@ -45,30 +36,10 @@ class Model:
         False
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self.bundle = bundle
-        self.engine = engine
-
-    @property
-    def name(self) -> str:
-        """Name from the card."""
-        return self.bundle.name
-
     @property
     def kind(self) -> DepthKind:
         """Meaning of the depth this model gives."""
         return self.bundle.card.depth.kind
-
-    def describe(self) -> dict[str, str | int]:
-        """What ``meta.json`` records: model, hash of its card, engine, its version, precision, threads."""
-        return {
-            "model": self.bundle.name,
-            "card_sha256": self.bundle.card_sha256,
-            "engine": self.engine.name,
-            "engine_version": self.engine.version,
-            "precision": self.engine.precision,
-            "threads": self.engine.threads,
-        }
 
     def predict(self, frame: Frame | npt.NDArray[np.uint8], *, area: ContentArea | None = None) -> DepthMap:
         """Depth of one image.
@@ -84,14 +55,14 @@ class Model:
             UsageError: ``frame.shape`` for anything but H x W x 3 uint8.
             DeviceError: ``device.memory``.
         """
-        prepared = self._prepare(_as_frame(frame), area)
+        prepared = self._prepare(frame, area)
         if prepared.source is None:
             return self._finish(prepared, None)
         return self._finish(prepared, self.engine.run(prepared.source.array)[0, 0])
 
     def predict_batch(self, frames: Sequence[Frame | npt.NDArray[np.uint8]]) -> list[DepthMap]:
         """Depth of several images, in their order; those that the network sees at one size are run together."""
-        prepared = [self._prepare(_as_frame(frame), None) for frame in frames]
+        prepared = [self._prepare(frame, None) for frame in frames]
         groups: dict[tuple[int, ...], list[int]] = collections.defaultdict(list)
         for index, item in enumerate(prepared):
             if item.source is not None:
@@ -132,21 +103,7 @@ class Model:
             depth = self.predict(item, area=area)
             yield dataclasses.replace(item, valid=depth.valid), depth
 
-    def _prepare(self, frame: Frame, area: ContentArea | None) -> _Prepared:
-        width, height = frame.size
-        spec = self.bundle.card.preprocessing
-        if area is None and frame.valid is not None:
-            source = network_input(frame.image, valid=frame.valid, spec=spec) if frame.valid.any() else None
-            return _Prepared(frame, frame.valid, source)
-        area = area if area is not None else find_content_area(frame.image)
-        valid = area.mask(width, height)
-        if area.shape == "none":
-            return _Prepared(frame, valid, None)
-        mask = None if area.is_plain else valid
-        box = area.scaled_bbox(width, height)
-        return _Prepared(frame, valid, network_input(frame.image, valid=mask, bbox=box, spec=spec))
-
-    def _finish(self, prepared: _Prepared, values: FloatArray | None) -> DepthMap:
+    def _finish(self, prepared: PreparedFrame, values: FloatArray | None) -> DepthMap:
         width, height = prepared.frame.size
         if prepared.source is None or values is None:
             blank = np.zeros((height, width), np.float32)
@@ -167,10 +124,6 @@ def _joined(sources: Sequence[NetworkInput | None]) -> Batch:
     whole = np.empty((len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
     np.concatenate(arrays, out=whole)
     return whole
-
-
-def _as_frame(frame: Frame | npt.NDArray[np.uint8]) -> Frame:
-    return frame if isinstance(frame, Frame) else Frame(image=np.asarray(frame))
 
 
 def load(
@@ -202,9 +155,7 @@ def load(
         endolux.errors.ModelError: error[model.missing]: No model 'no-such-model'
         ...
     """
-    bundle = load_bundle(name)
-    if commercial:
-        require_commercial(bundle.name, bundle.card.licence)
+    bundle = open_bundle(name, commercial=commercial)
     # Refuses models of landmarks before anything is computed.
     _ = bundle.card.depth
     return Model(bundle, create_engine(bundle, engine=engine, precision=precision, threads=threads))

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from endolux import __version__
-from endolux.errors import EndoluxError, InputError, UsageError, from_os_error
+from endolux.errors import InputError, UsageError
 from endolux.io.depth_codes import ContentAreaMeta, DepthMeta, ModelMeta, codes_per_unit_for
-from endolux.io.paths import printable
 from endolux.io.sources import Failure, Source, open_source
-from endolux.prep.content_area import ContentArea, ContentAreaTracker, find_content_area
+from endolux.prep.content_area import ContentArea
 from endolux.runtime.bundles import DEFAULT_MODEL
 from endolux.runtime.colour_range import colour_range
+from endolux.runtime.frame_run import QUEUE, FrameRun, Progress, source_identity
 from endolux.runtime.model import Model, load
 from endolux.runtime.output_folder import FailureRecord, OutputFolder, claimed
 from endolux.runtime.pipeline import run_pipeline
@@ -27,10 +25,6 @@ from endolux.runtime.result_writer import Result, ResultWriter, Wanted
 from endolux.types import Camera, DepthKind, Frame
 
 DepthFormat = Literal["png", "mkv", "npz"]
-
-_QUEUE = 3
-_MOST_RECORDS = 1000
-"""Failures that run.json describes; frames.csv lists all of them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +58,6 @@ class PredictOptions:
     max_failures: int | None = None
     commercial: bool = False
     command: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a run is: frames seen, their total if known, those that failed, and where this run began."""
-
-    done: int
-    total: int | None
-    failed: int
-    start: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,21 +167,12 @@ def predict_source(
         )
         if folder.done:
             return run.report(already_done=True)
-        try:
+        with run.recorded(out, stopped=lambda: f"Stopped after {folder.state.frames} frames; they are kept in '{out}'"):
             run.execute(source, on_progress)
-        except OSError as problem:
-            run.leave("failed")
-            raise from_os_error(problem, out) from problem
-        except KeyboardInterrupt:
-            run.leave("interrupted")
-            raise KeyboardInterrupt(f"Stopped after {folder.state.frames} frames; they are kept in '{out}'") from None
-        except BaseException:
-            run.leave("failed")
-            raise
         return run.report(already_done=False)
 
 
-class _Run:
+class _Run(FrameRun[Model]):
     """The state of one run."""
 
     def __init__(
@@ -211,13 +186,8 @@ class _Run:
         camera: Camera | None,
         started: float,
     ) -> None:
-        self.source, self.folder, self.model, self.options = source, folder, model, options
-        self.depth_format, self.camera, self.started = depth_format, camera, started
-        self.state = folder.state
-        self.is_video = source.kind == "video"
-        self.resumed_from = 0
-        self.earlier_s = self.state.seconds
-        self.stages: dict[str, float] = {}
+        super().__init__(source, folder, model=model, started=started)
+        self.options, self.depth_format, self.camera = options, depth_format, camera
         card = model.bundle.card
         self.meta = DepthMeta(
             format=depth_format,
@@ -232,12 +202,7 @@ class _Run:
     def execute(self, source: str | Path, on_progress: Callable[[Progress], None] | None) -> None:
         """Do what is left of the run."""
         state = self.state
-        state.status = "running"
-        state.command = [argument.encode("utf-8", "backslashreplace").decode() for argument in self.options.command]
-        state.versions = _versions()
-        state.model = {"name": self.model.bundle.name, "card_sha256": self.model.bundle.card_sha256}
-        state.source = {"path": printable(source), "kind": self.source.kind, "count": self.source.count}
-        self.folder.save()
+        self.begin(source, self.options.command)
         clock = time.perf_counter()
         if state.colour_range is None and self.options.vis:
             state.colour_range = colour_range(self.source, self.model)
@@ -258,37 +223,13 @@ class _Run:
                     shown = Progress(done=start + done, total=self.source.count, failed=state.failed, start=start)
                     on_progress(shown)
 
-            report = run_pipeline(self._frames(start), self._predict, writer.sinks, depth=_QUEUE, on_item=progress)
+            report = run_pipeline(self.frames(start), self._predict, writer.sinks, depth=QUEUE, on_item=progress)
             if self.is_video and state.content_area is not None:
                 writer.content_area(ContentAreaMeta.model_validate(state.content_area))
             writer.close()
-        self.stages = report.busy_s
         busy = time.perf_counter() - clock
-        state.results = writer.results
-        state.saturated = writer.saturated
-        if state.frames == 0 and state.failures:
-            first = state.failures[0]
-            raise InputError(
-                f"None of the {state.failed} inputs could be read; the first, '{first.name}': {first.what}",
-                why=first.why,
-                fix=first.fix,
-                error_id=first.error_id,
-            )
-        done = state.frames - self.resumed_from
-        if done:
-            state.frames_per_s = round(done / busy, 3)
-            state.stages_ms = {name: round(1e3 * total / done, 3) for name, total in self.stages.items()}
-        state.seconds = round(self.earlier_s + time.perf_counter() - self.started, 3)
-        self.folder.finish()
-
-    def leave(self, status: str) -> None:
-        """Record an early end; where even that fails (full disk), the last saved state stands."""
-        self.state.status = status
-        self.state.seconds = round(self.earlier_s + time.perf_counter() - self.started, 3)
-        try:
-            self.folder.save()
-        except (EndoluxError, OSError):
-            return
+        state.results, state.saturated = writer.results, writer.saturated
+        self.finish(done=state.frames - self.resumed_from, busy_s=busy, stages_s=report.busy_s)
 
     def report(self, *, already_done: bool) -> RunReport:
         """The report from the state."""
@@ -319,20 +260,6 @@ class _Run:
             already_done=already_done,
         )
 
-    def _frames(self, start: int) -> Iterator[tuple[Frame, ContentArea] | Failure]:
-        """Frames with their content area, from position ``start``; runs in the decoding thread."""
-        # The tracker of a video sees the frames that a resumed run skips, so that it finds the same area as an
-        # undisturbed run; images of a folder have nothing to do with each other.
-        tracker = ContentAreaTracker() if self.is_video else None
-        for item in self.source.frames(0 if tracker is not None else start):
-            if isinstance(item, Failure):
-                if item.index >= start:
-                    yield item
-                continue
-            area = tracker.update(item.image) if tracker is not None else find_content_area(item.image)
-            if item.index >= start:
-                yield item, area
-
     def _predict(self, item: tuple[Frame, ContentArea] | Failure) -> Result:
         state = self.state
         if isinstance(item, Failure):
@@ -348,9 +275,7 @@ class _Run:
 
     def _failure(self, failure: Failure) -> None:
         state = self.state
-        state.failed += 1
-        if len(state.failures) < _MOST_RECORDS:
-            state.failures.append(FailureRecord.of(failure.index, failure.name, failure.error))
+        if self.record_failure(failure):
             # Before its row in frames.csv: a resumed run must not know of a failure without its reason.
             self.folder.save()
         limit = self.options.max_failures
@@ -388,16 +313,8 @@ def _identity(
     camera: Camera | None,
 ) -> dict[str, str]:
     """What makes two runs the same run, as text that can be shown where they differ."""
-    text = os.fsdecode(source)
-    path = Path(text)
-    what = str(path.resolve())
-    if path.is_file():
-        status = path.stat()
-        what += f" ({status.st_size} bytes, modified {status.st_mtime_ns})"
-    else:
-        what += f" ({frames.count} files)"
     return {
-        "source": what.encode("utf-8", "backslashreplace").decode(),
+        "source": source_identity(source, frames),
         "model": f"{model.bundle.name} {model.bundle.card_sha256}",
         "engine": model.engine.name,
         "precision": model.engine.precision,
@@ -408,18 +325,6 @@ def _identity(
         "camera": "none" if camera is None else hashlib.sha256(repr(camera).encode()).hexdigest()[:16],
         "endolux": __version__,
     }
-
-
-def _versions() -> dict[str, str]:
-    import importlib.metadata
-
-    found = {"endolux": __version__, "python": platform.python_version()}
-    for name in ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "av"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _area_document(area: ContentArea) -> dict[str, object]:

@@ -5,32 +5,27 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from endolux import __version__
-from endolux.errors import EndoluxError, InputError, from_os_error
 from endolux.io.landmark_files import OverlayVideo, read_mask, write_mask, write_overlay, write_polylines
 from endolux.io.paths import printable
 from endolux.io.sources import Failure, ImageListSource, Source, open_source
 from endolux.io.tables import make_output_folder, write_bytes_atomic
-from endolux.prep.content_area import ContentArea, ContentAreaTracker, find_content_area
+from endolux.prep.content_area import ContentArea
+from endolux.runtime.frame_run import QUEUE, FrameRun, Progress, source_identity
 from endolux.runtime.landmarks import DEFAULT_LANDMARKS, LandmarkModel, load_landmarks
 from endolux.runtime.output_folder import FailureRecord, OutputFolder, claimed
 from endolux.runtime.pipeline import Sink, run_pipeline
-from endolux.runtime.run_predict import Progress
 from endolux.types import Frame, LandmarkMap
 
 Result = tuple[Frame, LandmarkMap] | Failure
-_QUEUE = 3
-_MOST_RECORDS = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +62,7 @@ class SegmentReport:
         classes: names of the mask's numbers.
         found: frames that show each class, without the background.
         frames: frames with a mask; ``resumed_from`` of them by an earlier run.
-        seconds: of this run; ``frames_per_s`` of it, None where nothing was done.
+        seconds: wall time, earlier runs included; ``frames_per_s`` of this run, None where nothing was done.
         stages_ms: mean busy time of each stage a frame; stages overlap.
         failed: number of inputs that failed; ``failures`` describes them (the first thousand).
         already_done: the folder held the finished run; nothing was done.
@@ -125,7 +120,7 @@ def segment_source(
         DeviceError: disk or memory gave out; what is written stays.
     """
     options = options or SegmentOptions()
-    out = Path(out)
+    out, started = Path(out), time.perf_counter()
     with ExitStack() as stack:
         frames = stack.enter_context(open_source(source, limit=options.limit))
         model = load_landmarks(
@@ -137,29 +132,22 @@ def segment_source(
         )
         identity = _identity(source, frames, model, options)
         folder = stack.enter_context(claimed(out, identity=identity, resume=options.resume))
-        run = _Run(frames, folder, model, options)
+        run = _Run(frames, folder, model=model, options=options, started=started)
         if folder.done:
-            return run.report(0.0, already_done=True)
-        try:
-            return run.execute(source, on_progress)
-        except OSError as problem:
-            run.leave("failed")
-            raise from_os_error(problem, out) from problem
-        except KeyboardInterrupt:
-            run.leave("interrupted")
-            raise KeyboardInterrupt(f"Stopped; what is done is kept in '{out}'") from None
-        except BaseException:
-            run.leave("failed")
-            raise
+            return run.report(already_done=True)
+        with run.recorded(out, stopped=lambda: f"Stopped; what is done is kept in '{out}'"):
+            run.execute(source, on_progress)
+        return run.report(already_done=False)
 
 
-class _Run:
+class _Run(FrameRun[LandmarkModel]):
     """The state of one run."""
 
-    def __init__(self, source: Source, folder: OutputFolder, model: LandmarkModel, options: SegmentOptions) -> None:
-        self.source, self.folder, self.model, self.options = source, folder, model, options
-        self.state, self.is_video = folder.state, source.kind == "video"
-        self.resumed_from, self.stages, self.done = 0, dict[str, float](), 0
+    def __init__(
+        self, source: Source, folder: OutputFolder, *, model: LandmarkModel, options: SegmentOptions, started: float
+    ) -> None:
+        super().__init__(source, folder, model=model, started=started)
+        self.options, self.done = options, 0
         self.video: OverlayVideo | None = None
         self.rows: dict[int, list[object]] = {}
         self.names = _names(source)
@@ -167,15 +155,12 @@ class _Run:
         if folder.done:
             self._read_table()
 
-    def execute(self, source: str | Path, on_progress: Callable[[Progress], None] | None) -> SegmentReport:
+    def execute(self, source: str | Path, on_progress: Callable[[Progress], None] | None) -> None:
         """Do what is left of the run."""
-        started, state = time.perf_counter(), self.state
-        state.status, state.failed, state.failures, state.frames = "running", 0, [], 0
-        state.command = [argument.encode("utf-8", "backslashreplace").decode() for argument in self.options.command]
-        state.versions = {"endolux": __version__}
-        state.model = {"name": self.model.bundle.name, "card_sha256": self.model.bundle.card_sha256}
-        state.source = {"path": printable(source), "kind": self.source.kind, "count": self.source.count}
-        self.folder.save()
+        state, clock = self.state, time.perf_counter()
+        # Frames of an earlier run are met again, and counted again.
+        state.failed, state.failures, state.frames = 0, [], 0
+        self.begin(source, self.options.command)
         for name in ("masks", "polylines", *(["overlay"] if self.options.overlay and not self.is_video else [])):
             make_output_folder(self.folder.path / name)
         if self.options.overlay and self.is_video and self.source.size is not None:
@@ -188,7 +173,7 @@ class _Run:
 
         try:
             report = run_pipeline(
-                self._frames(), self._predict, [Sink("write", self._write)], depth=_QUEUE, on_item=progress
+                self.frames(), self._predict, [Sink("write", self._write)], depth=QUEUE, on_item=progress
             )
         except BaseException:
             if self.video is not None:
@@ -196,32 +181,12 @@ class _Run:
             raise
         if self.video is not None:
             self.video.close()
-        if state.frames == 0 and state.failures:
-            first = state.failures[0]
-            raise InputError(
-                f"None of the {state.failed} inputs could be read; the first, '{first.name}': {first.what}",
-                why=first.why,
-                fix=first.fix,
-                error_id=first.error_id,
-            )
-        self._write_table()
-        if self.done:
-            state.frames_per_s = round(self.done / report.wall_s, 3)
-            state.stages_ms = {name: round(1e3 * total / self.done, 3) for name, total in report.busy_s.items()}
+        if state.frames or not state.failures:
+            self._write_table()
         state.results = self._results()
-        state.seconds = round(state.seconds + time.perf_counter() - started, 3)
-        self.folder.finish()
-        return self.report(time.perf_counter() - started, already_done=False)
+        self.finish(done=self.done, busy_s=time.perf_counter() - clock, stages_s=report.busy_s)
 
-    def leave(self, status: str) -> None:
-        """Record an early end; where even that fails (full disk), the last saved state stands."""
-        self.state.status = status
-        try:
-            self.folder.save()
-        except (EndoluxError, OSError):
-            return
-
-    def report(self, seconds: float, *, already_done: bool) -> SegmentReport:
+    def report(self, *, already_done: bool) -> SegmentReport:
         """The report from the state."""
         state, out = self.state, self.folder.path
         return SegmentReport(
@@ -235,7 +200,7 @@ class _Run:
             found={name: self.found[name] for name in self.model.classes[1:]},
             frames=state.frames,
             resumed_from=self.resumed_from,
-            seconds=round(seconds, 3),
+            seconds=state.seconds,
             frames_per_s=state.frames_per_s,
             stages_ms=state.stages_ms,
             failed=state.failed,
@@ -249,19 +214,9 @@ class _Run:
             results["overlay"] = "overlay.mp4" if self.is_video else "overlay"
         return results
 
-    def _frames(self) -> Iterator[tuple[Frame, ContentArea] | Failure]:
-        tracker = ContentAreaTracker() if self.is_video else None
-        for item in self.source.frames():
-            if isinstance(item, Failure):
-                yield item
-            else:
-                yield item, tracker.update(item.image) if tracker is not None else find_content_area(item.image)
-
     def _predict(self, item: tuple[Frame, ContentArea] | Failure) -> Result:
         if isinstance(item, Failure):
-            self.state.failed += 1
-            if len(self.state.failures) < _MOST_RECORDS:
-                self.state.failures.append(FailureRecord.of(item.index, item.name, item.error))
+            self.record_failure(item)
             return item
         frame, area = item
         kept = self._kept(frame, area) if self.options.resume else None
@@ -345,16 +300,9 @@ def _names(source: Source) -> dict[str, str]:
 
 def _identity(source: str | Path, frames: Source, model: LandmarkModel, options: SegmentOptions) -> dict[str, str]:
     """What makes two runs the same run, as text that can be shown where they differ."""
-    path = Path(os.fsdecode(source))
-    what = str(path.resolve())
-    if path.is_file():
-        status = path.stat()
-        what += f" ({status.st_size} bytes, modified {status.st_mtime_ns})"
-    else:
-        what += f" ({frames.count} files)"
     return {
         "verb": "segment",
-        "source": what.encode("utf-8", "backslashreplace").decode(),
+        "source": source_identity(source, frames),
         "model": f"{model.bundle.name} {model.bundle.card_sha256}",
         "engine": f"{model.engine.name} {model.engine.precision}",
         "overlay": str(options.overlay),
