@@ -19,13 +19,16 @@ from endolux.export.onnx import (
 )
 from endolux.export.storage import STORES, Store
 from endolux.models import DepthNetwork
+from endolux.models.landmark_network import LandmarkNetwork
 from endolux.runtime.bundles import write_bundle
 from endolux.types import Bundle, DepthKind
+
+Resize = Literal["keep-aspect", "stretch"]
+"""How a picture comes to the network's size."""
 
 _FIXED = frozenset({"architecture", "parameters", "preprocessing", "output", "files", "schema_version"})
 _LARGEST_ROUNDING = 0.05
 _UNSAID: dict[str, object] = {
-    "summary": "A depth network trained with Endolux.",
     "trained_on": "Not stated by whoever exported it.",
     "intended_use": "Not stated by whoever exported it.",
     "limits": ["Not evaluated. Not a medical device."],
@@ -56,7 +59,7 @@ def export_bundle(
     card: Mapping[str, object] | None = None,
     size: tuple[int, int] = (320, 256),
     store: Store = "fp16",
-    resize: Literal["keep-aspect", "stretch"] = "keep-aspect",
+    resize: Resize = "keep-aspect",
     kind: DepthKind | None = None,
     more: Mapping[str, bytes] | None = None,
     graph_only: bool = False,
@@ -97,30 +100,12 @@ def export_bundle(
     ready = inference_network(network, store=store)
     rounding = rounding_error(network, ready, size=size)
     if not rounding <= _LARGEST_ROUNDING:
-        raise CheckError(
-            f"Storing the weights as {store} moves depth by {rounding:.1%} on average",
-            why=f"At most {_LARGEST_ROUNDING:.0%} is accepted.",
-            fix="Store them as fp32, or as fp16 if this was int8.",
-            error_id="export.rounding",
-        )
+        raise too_rough(f"depth by {rounding:.1%}", store=store, most=f"{_LARGEST_ROUNDING:.0%}")
     model = onnx_bytes(ready, store=store)
     parity = check_parity(ready, model, sizes=(size, (5 * network.multiple, 7 * network.multiple)))
     minimum, maximum = ready.depth_range()
-    fields: dict[str, object] = {
-        "name": name,
-        **_UNSAID,
-        **card,
-        "architecture": network.architecture,
-        "parameters": sum(parameter.numel() for parameter in ready.parameters()),
-        "preprocessing": {
-            "height": size[1],
-            "width": size[0],
-            "multiple": network.multiple,
-            "layout": "nhwc-uint8",
-            "resize": resize,
-        },
-        "output": {"kind": kind or network.kind, "minimum": round(minimum, 6), "maximum": round(maximum, 6)},
-    }
+    output = {"kind": kind or network.kind, "minimum": round(minimum, 6), "maximum": round(maximum, 6)}
+    fields = card_fields(network, ready, words={"name": name, **card}, size=size, resize=resize, output=output)
     files: dict[str, bytes | Path] = {"model.onnx": model}
     if store != "int8" and not graph_only:
         files["model.safetensors"] = safetensors_bytes(ready, store=store)
@@ -160,6 +145,53 @@ def check_words(
             error_id="export.size",
         )
     return words
+
+
+def card_fields(
+    network: DepthNetwork | LandmarkNetwork,
+    ready: DepthNetwork | LandmarkNetwork,
+    *,
+    words: Mapping[str, object],
+    size: tuple[int, int],
+    resize: Resize,
+    output: Mapping[str, object],
+) -> dict[str, object]:
+    """Everything of a card but its files: what the network decides, what is said of it, and what nobody said.
+
+    Args:
+        network: trained network.
+        ready: its inference form.
+        words: name and texts.
+        size: (width, height) that inference works near.
+        resize: how pictures get there.
+        output: the section of that name.
+    """
+    what = "depth network" if isinstance(network, DepthNetwork) else "network of landmarks"
+    return {
+        "summary": f"A {what} trained with Endolux.",
+        **_UNSAID,
+        **words,
+        "architecture": network.architecture,
+        "parameters": sum(parameter.numel() for parameter in ready.parameters()),
+        "preprocessing": {
+            "height": size[1],
+            "width": size[0],
+            "multiple": network.multiple,
+            "layout": "nhwc-uint8",
+            "resize": resize,
+        },
+        "output": dict(output),
+    }
+
+
+def too_rough(moved: str, *, store: Store, most: str) -> CheckError:
+    """The refusal of weights that rounding changes too much: ``moved`` says what by how much."""
+    return CheckError(
+        f"Storing the weights as {store} moves {moved} on average",
+        why=f"At most {most} is accepted.",
+        fix="Store them as fp32, or as fp16 if this was int8.",
+        error_id="export.rounding",
+    )
 
 
 def refuse_existing(folder: Path) -> None:

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from endolux.errors import CheckError, UsageError
-from endolux.export.bundle import Exported, check_words, refuse_existing
+from endolux.errors import UsageError
+from endolux.export.bundle import Exported, Resize, card_fields, check_words, refuse_existing, too_rough
 from endolux.export.onnx import check_parity, inference_network, onnx_bytes, rounding_error, safetensors_bytes
 from endolux.export.storage import Store
 from endolux.models.landmark_network import LandmarkNetwork
 from endolux.runtime.bundles import write_bundle
 
 _LARGEST_ROUNDING = 0.02
-_UNSAID: dict[str, object] = {
-    "summary": "A network of landmarks trained with Endolux.",
-    "trained_on": "Not stated by whoever exported it.",
-    "intended_use": "Not stated by whoever exported it.",
-    "limits": ["Not evaluated. Not a medical device."],
-    "licence": "Not stated by whoever exported it.",
-}
 
 
 def export_landmarks(
@@ -62,12 +55,7 @@ def export_landmarks(
     ready = inference_network(network, store=store)
     rounding = rounding_error(network, ready, size=size)
     if not rounding <= _LARGEST_ROUNDING:
-        raise CheckError(
-            f"Storing the weights as {store} moves probabilities by {rounding:.3f} on average",
-            why=f"At most {_LARGEST_ROUNDING} is accepted.",
-            fix="Store them as fp32, or as fp16 if this was int8.",
-            error_id="export.rounding",
-        )
+        raise too_rough(f"probabilities by {rounding:.3f}", store=store, most=str(_LARGEST_ROUNDING))
     if network.any_size:
         model = onnx_bytes(ready, store=store)
         parity = check_parity(ready, model, sizes=(size, (5 * network.multiple, 7 * network.multiple)))
@@ -75,21 +63,9 @@ def export_landmarks(
         model = onnx_bytes(ready.fixed(size), store=store, size=size)
         # Against the network itself, not its form for one size.
         parity = check_parity(ready, model, sizes=(size,))
-    fields: dict[str, object] = {
-        "name": name,
-        **_UNSAID,
-        **words,
-        "architecture": network.architecture,
-        "parameters": sum(parameter.numel() for parameter in ready.parameters()),
-        "preprocessing": {
-            "height": size[1],
-            "width": size[0],
-            "multiple": network.multiple,
-            "layout": "nhwc-uint8",
-            "resize": "keep-aspect" if network.any_size else "stretch",
-        },
-        "output": {"kind": "landmarks", "classes": list(network.classes)},
-    }
+    output: dict[str, object] = {"kind": "landmarks", "classes": list(network.classes)}
+    resize: Resize = "keep-aspect" if network.any_size else "stretch"
+    fields = card_fields(network, ready, words={"name": name, **words}, size=size, resize=resize, output=output)
     files: dict[str, bytes | Path] = {"model.onnx": model}
     if store != "int8":
         files["model.safetensors"] = safetensors_bytes(ready, store=store)
