@@ -36,7 +36,7 @@ def test_it_is_whole_small_and_says_what_it_is() -> None:
     assert card.output.kind is DepthKind.RELATIVE_DEPTH
     assert card.licence == "Apache-2.0"
     assert card.derived_from == ()
-    assert any("laparoscopy" in limit for limit in card.limits)
+    assert any("Laparoscopic" in limit for limit in card.limits)
     assert any("medical device" in limit for limit in card.limits)
     assert 2_000_000 < card.parameters < 4_000_000
 

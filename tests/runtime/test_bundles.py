@@ -10,7 +10,15 @@ import pytest
 
 from endolux.errors import EXIT_MODEL, InputError, ModelError, UsageError
 from endolux.runtime import bundles
-from endolux.runtime.bundles import find_bundle, list_bundles, load_bundle, read_file, verify_bundle, write_bundle
+from endolux.runtime.bundles import (
+    DEFAULT_MODEL,
+    find_bundle,
+    list_bundles,
+    load_bundle,
+    read_file,
+    verify_bundle,
+    write_bundle,
+)
 
 CARD = {
     "name": "toy",
@@ -163,12 +171,12 @@ def test_missing_folder_and_names(toy: Path, tmp_path: Path, monkeypatch: pytest
     refused("\0", "model.missing")
     refused("someone/some-model", "model.missing", "hub")
     weights = tmp_path / "weights"
-    shutil.copytree(toy, weights / "repdepth-colon")
+    shutil.copytree(toy, weights / DEFAULT_MODEL)
     monkeypatch.setattr(bundles, "_WEIGHTS", weights)
-    assert list_bundles() == ("repdepth-colon",)
+    assert list_bundles() == (DEFAULT_MODEL,)
     assert load_bundle().name == "toy"
-    assert find_bundle("repdepth-colon") == weights / "repdepth-colon"
-    refused("repdeth-colon", "model.missing", "Did you mean 'repdepth-colon'?")
+    assert find_bundle(DEFAULT_MODEL) == weights / DEFAULT_MODEL
+    refused(DEFAULT_MODEL.replace("depth", "detph"), "model.missing", f"Did you mean '{DEFAULT_MODEL}'?")
 
 
 def test_never_overwrites(toy: Path) -> None:

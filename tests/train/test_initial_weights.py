@@ -42,7 +42,7 @@ def test_a_bundle_starts_the_network_that_it_was_made_from() -> None:
         ("repdepth", {}, "repdepth-colon", "model.folded"),
         ("repdepth", {"fused": True, "deep": 32}, "repdepth-colon", "model.variant"),
         ("litenet-t", {}, "repdepth-colon", "model.variant"),
-        ("repdepth", {"fused": True}, "repdepth-wide", "model.graph-only"),
+        ("repdepth", {"fused": True}, "repdepth-endo", "model.graph-only"),
     ],
 )
 def test_a_bundle_that_does_not_fit_is_refused(

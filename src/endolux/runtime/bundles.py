@@ -19,7 +19,7 @@ from endolux.errors import EndoluxError, ModelError, UsageError, from_os_error
 from endolux.runtime.card import SCHEMA_VERSION, Card, FileEntry
 from endolux.types import Bundle
 
-DEFAULT_MODEL = "repdepth-colon"
+DEFAULT_MODEL = "repdepth-endo"
 CARD = "card.json"
 _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 _MAX_CARD_BYTES = 1 << 20
