@@ -101,8 +101,8 @@ def test_litenet_at_toy_size_with_real_frames(endolux, tmp_path: Path):
     assert done.code == 0, done.err
     document_ = done.document
     runs = {run["row"]: run for run in document_["runs"]}
-    assert set(runs) == {"teacher", "trinity+sda"}
-    assert [runs[row]["once"] for row in ("teacher", "trinity+sda")] == [True, False]
+    assert set(runs) == {"teacher", "start", "trinity+sda"}
+    assert [runs[row]["once"] for row in ("teacher", "start", "trinity+sda")] == [True, True, False]
     scores = runs["trinity+sda"]["scores"]
     assert set(scores) == {"scenes", "anatomy", "clips", "simcol3d"}
     assert {"abs_rel", "boundary_f1", "edge_error", "leak_slope", "rho_5"} <= set(scores["scenes"]["metrics"])
