@@ -1,4 +1,4 @@
-"""Make the bundled network again, from nothing: phantom frames, two trainings, their average, bundle.
+"""Make `repdepth-colon` again, from nothing: phantom frames, two trainings, their average, bundle.
 
     python benchmarks/bundled_model/train.py OUTPUT [--threads N] [--real-data ../shared/data]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from endolux.adapt.lora import merge_branches_
-from endolux.errors import ModelError, UsageError, missing_extra
-from endolux.models.hub import quiet_transformers
+from endolux.errors import UsageError, missing_extra
+from endolux.models.hub import read_image_encoder
 
 Mode: TypeAlias = Literal["frozen", "lora", "galore", "full"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -211,39 +211,16 @@ def read_sam2(spec: str) -> dict[str, Tensor]:
             ``teacher.weights`` where weights are missing.
         MissingExtraError: without ``transformers``.
     """
-    from endolux.models.foundation import unavailable
-
-    library = quiet_transformers()
-    try:
-        config = library.AutoConfig.from_pretrained(spec)
-        kind = str(config.model_type)
-        name = {"sam2": "Sam2Model", "sam2_video": "Sam2VideoModel", "sam2_vision_model": "Sam2VisionModel"}.get(kind)
-        if name is None:
-            raise ModelError(
-                f"'{spec}' is a '{kind}', not a SAM 2",
-                why="The image encoder is SAM 2.1's Hiera.",
-                fix="Use facebook/sam2.1-hiera-large, -base-plus, -small or -tiny.",
-                error_id="teacher.architecture",
-            )
-        network, report = getattr(library, name).from_pretrained(
-            spec, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-        )
-    except ModelError:
-        raise
-    except Exception as error:
-        # The library's own failures range from OSError to errors of its validation and of the HTTP client.
-        raise unavailable(spec, error) from error
-    encoder = network if kind == "sam2_vision_model" else network.vision_encoder
-    lacking = [
-        str(key) for key in report["missing_keys"] if kind == "sam2_vision_model" or "vision_encoder" in str(key)
-    ]
-    if lacking:
-        raise ModelError(
-            f"The weights of '{spec}' lack a part of the image encoder: {lacking[0]}",
-            why=f"{len(lacking)} weights are missing; they would be random numbers.",
-            fix="Download the model again, all of its files.",
-            error_id="teacher.weights",
-        )
+    alone = "sam2_vision_model"
+    kind, network = read_image_encoder(
+        spec,
+        {"sam2": "Sam2Model", "sam2_video": "Sam2VideoModel", alone: "Sam2VisionModel"},
+        wanted="a SAM 2",
+        why="The image encoder is SAM 2.1's Hiera.",
+        fix="Use facebook/sam2.1-hiera-large, -base-plus, -small or -tiny.",
+        alone=alone,
+    )
+    encoder = network if kind == alone else network.vision_encoder
     return {key: tensor.detach() for key, tensor in encoder.state_dict().items()}
 
 

@@ -6,11 +6,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from endolux.errors import ModelError, UsageError, missing_extra
-from endolux.models.hub import quiet_transformers
+from endolux.models.hub import read_image_encoder
 
 CHANNELS = 256
 """Of the map that comes out."""
@@ -74,36 +73,13 @@ def read_sam(spec: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             ``teacher.weights`` where weights are missing, ``model.variant`` where they have another shape.
         MissingExtraError: without ``transformers``.
     """
-    from endolux.models.foundation import unavailable
-
-    library = quiet_transformers()
-    try:
-        config = library.AutoConfig.from_pretrained(spec)
-        kind = str(config.model_type)
-        name = {"sam": "SamModel", "sam_vision_model": "SamVisionModel"}.get(kind)
-        if name is None:
-            raise ModelError(
-                f"'{spec}' is a '{kind}', not a SAM",
-                why="D2GPLand's depth encoder is the image encoder of SAM.",
-                fix="Use facebook/sam-vit-base.",
-                error_id="teacher.architecture",
-            )
-        network, report = getattr(library, name).from_pretrained(
-            spec, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-        )
-    except ModelError:
-        raise
-    except Exception as error:
-        # The library's own failures range from OSError to errors of its validation and of the HTTP client.
-        raise unavailable(spec, error) from error
-    lacking = [str(key) for key in report["missing_keys"] if "vision_encoder" in str(key)]
-    if lacking:
-        raise ModelError(
-            f"The weights of '{spec}' lack a part of the image encoder: {lacking[0]}",
-            why=f"{len(lacking)} weights are missing; they would be random numbers.",
-            fix="Download the model again, all of its files.",
-            error_id="teacher.weights",
-        )
+    _, network = read_image_encoder(
+        spec,
+        {"sam": "SamModel", "sam_vision_model": "SamVisionModel"},
+        wanted="a SAM",
+        why="D2GPLand's depth encoder is the image encoder of SAM.",
+        fix="Use facebook/sam-vit-base.",
+    )
     given = {key: t.detach() for key, t in network.state_dict().items() if key.startswith("vision_encoder.")}
     wrong = [key for key in own if key not in given or given[key].shape != own[key].shape]
     if wrong or len(given) != len(own):
