@@ -63,18 +63,22 @@ def average(parts: Sequence[tuple[float, Weights]]) -> DepthNetwork:
     return network.eval()
 
 
+def weighted(text: str) -> tuple[float, str]:
+    share, equals, source = text.partition("=")
+    if not equals or not source or not float(share) > 0.0:
+        raise ValueError(text)
+    return float(share), source
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", metavar="SHARE=SOURCE")
+    parser.add_argument("sources", nargs="+", type=weighted, metavar="SHARE=SOURCE")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--size", default="256x192")
     parser.add_argument("--card", type=Path)
     parser.add_argument("--with-weights", action="store_true", help="write model.safetensors beside the graph")
     arguments = parser.parse_args()
-    parts = []
-    for item in arguments.sources:
-        share, _, source = item.partition("=")
-        parts.append((float(share), folded(source)))
+    parts = [(share, folded(source)) for share, source in arguments.sources]
     words = yaml.safe_load(arguments.card.read_text(encoding="utf-8")) if arguments.card else None
     width, height = (int(side) for side in arguments.size.split("x"))
     done = export_bundle(

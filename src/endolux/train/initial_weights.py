@@ -126,7 +126,7 @@ def _load_bundle_into(network: DepthNetwork, source: Path) -> None:
     if _WEIGHTS not in card.files or not path.is_file():
         raise ModelError(
             f"The bundle '{card.name}' has no weights to train on from",
-            why=f"It carries the graph alone, without {_WEIGHTS}: rounded so far, weights are no start for training.",
+            why=f"It carries the graph alone, without {_WEIGHTS}, to be small or as its weights are rounded.",
             fix="Start from a run folder, or from a bundle with that file (repdepth-colon has it).",
             error_id="model.graph-only",
         )
